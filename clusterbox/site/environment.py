@@ -1,0 +1,96 @@
+"""One environment of the site: an account, a region and everything that stands in it."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from clusterbox.site.fields import (
+    AccountId,
+    ClusterName,
+    DashedName,
+    Identifier,
+    InstanceType,
+    Region,
+    Section,
+    SubnetName,
+    TagValue,
+)
+from clusterbox.site.hosting import Hosting
+from clusterbox.site.network import Network
+from clusterbox.site.storage import Storage
+
+
+class Tags(Section):
+    """The tags that everything in the environment carries."""
+
+    Owner: TagValue = Field(description="who answers for the site")
+    Project: TagValue = Field(description="what it is for")
+    Organization: TagValue = Field(description="whose it is")
+    CostCenter: TagValue = Field(description="who pays")
+
+
+class AdminBox(Section):
+    """The machine from which clusters are looked after."""
+
+    name: DashedName = Field(description="value of its Name tag, and its host name")
+    instance_type: InstanceType = Field(description="EC2 instance type")
+    image: Identifier = Field(description="image of ami/images.lock.yaml")
+    root_gib: int = Field(ge=8, le=16384, description="size of the encrypted root volume in GiB")
+    subnet: SubnetName = Field(description="subnet as GROUP.ZONE")
+    ssh: bool = Field(False, description="whether port 22 is open besides Session Manager")
+    idle_stop_minutes: int = Field(
+        60,
+        ge=0,
+        le=1440,
+        description="minutes without a session until it stops itself; 0 for never",
+    )
+    repository: str | None = Field(
+        None,
+        pattern=r"^https://[^\s@]+$",
+        description="where the box fetches this repository's command from (git, https)",
+    )
+
+
+class ClusterEntry(Section):
+    """One cluster of the environment."""
+
+    name: ClusterName = Field(description="name of the cluster, unique in the account and region")
+    config: str = Field(
+        pattern=r"^[\w-]+\.yaml$",
+        description="file in cluster_configs/, native ParallelCluster YAML",
+    )
+
+
+class Environment(Section):
+    """An environment file, parsed."""
+
+    name: DashedName = Field(description="name of the environment; the file is NAME.yaml")
+    description: str = Field(min_length=1, description="one sentence for people")
+    account: AccountId = Field(description="AWS account")
+    region: Region = Field(description="AWS region")
+    tags: Tags = Field(description="tags on everything")
+    hosting: Hosting = Field(description="rules of the hosting service")
+    network: Network = Field(description="VPC, subnets, endpoints, SSH")
+    storage: Storage = Field(description="file systems and buckets")
+    images: tuple[Identifier, ...] = Field(
+        strict=False, min_length=1, description="images of ami/images.lock.yaml that are used here"
+    )
+    admin_box: AdminBox | None = Field(None, description="the admin box, where there is one")
+    clusters: tuple[ClusterEntry, ...] = Field((), strict=False, description="the clusters")
+
+    @property
+    def boundary_arn(self) -> str:
+        """ARN of the permissions boundary."""
+        return f"arn:{self.partition}:iam::{self.account}:policy/{self.hosting.permissions_boundary.name}"
+
+    @property
+    def partition(self) -> str:
+        """AWS partition of the region: aws, aws-us-gov or aws-cn."""
+        prefix = self.region.split("-")[0:2]
+        return {("us", "gov"): "aws-us-gov", ("cn", prefix[1]): "aws-cn"}.get(
+            (prefix[0], prefix[1]), "aws"
+        )
+
+    def zone(self, letter: str) -> str:
+        """Return the name of an availability zone: `us-west-2a`."""
+        return f"{self.region}{letter}"

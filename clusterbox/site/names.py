@@ -1,0 +1,48 @@
+"""The names that stacks and commands must agree on: stacks, roles, parameters, tags."""
+
+from __future__ import annotations
+
+from clusterbox.site.environment import Environment
+
+PARALLELCLUSTER_VERSION = "3.16.1"
+
+# Tags that ParallelCluster sets on its machines; they and `Name` are never overwritten.
+TAG_CLUSTER = "parallelcluster:cluster-name"
+TAG_NODE_TYPE = "parallelcluster:node-type"
+TAG_QUEUE = "parallelcluster:queue-name"
+# Our own: which environment a resource belongs to.
+TAG_ENVIRONMENT = "Environment"
+TAG_SITE_CLUSTER = "Cluster"
+
+
+def stack_name(environment: Environment, unit: str) -> str:
+    """Return the name of the stack of a deployment unit: `ws-dev-network`."""
+    return f"{environment.name}-{unit}"
+
+
+def cluster_stack_name(environment: Environment, cluster: str) -> str:
+    """Return the name of a cluster's stack; it differs from the cluster's own stack, its name."""
+    return stack_name(environment, f"cluster-{cluster}")
+
+
+def role_name(environment: Environment, purpose: str) -> str:
+    """Return the name of a role: the hosting service's prefix, then what it is for."""
+    return f"{environment.hosting.iam_name_prefix}{purpose}"
+
+
+def parameter_path(environment: Environment, *parts: str) -> str:
+    """Return the SSM parameter path that publishes a fact of the site: `/clusterbox/ws-dev/…`."""
+    return "/".join(("/clusterbox", environment.name, *parts))
+
+
+def provider_template_url(environment: Environment) -> str:
+    """Return the address of ParallelCluster's own custom-resource provider in the region.
+
+    Source: "AWS ParallelCluster CloudFormation custom resource" in the ParallelCluster user guide.
+    """
+    region = environment.region
+    suffix = "amazonaws.com.cn" if environment.partition == "aws-cn" else "amazonaws.com"
+    return (
+        f"https://{region}-aws-parallelcluster.s3.{region}.{suffix}/"
+        f"parallelcluster/{PARALLELCLUSTER_VERSION}/templates/custom_resource/cluster.yaml"
+    )

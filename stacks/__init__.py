@@ -1,0 +1,100 @@
+"""The deployment units of a site. `build_app` shows the whole graph on one screen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import aws_cdk as cdk
+
+from clusterbox.site import names
+from clusterbox.site.addresses import plan_addresses
+from clusterbox.site.environment import Environment
+from clusterbox.site.load import Repository
+from stacks.admin import AdminStack
+from stacks.cluster import ClusterStack
+from stacks.foundation import FoundationStack
+from stacks.identity import IdentityStack
+from stacks.network import NetworkStack
+from stacks.rules import add_rules
+from stacks.security import SecurityStack
+from stacks.storage import StorageStack
+from stacks.tags import add_tags
+
+
+def build_app(root: Path, name: str, *, rules: bool = False, outdir: Path | None = None) -> cdk.App:
+    """Return the app of environment `name` of the repository at `root`, ready for synth.
+
+    `rules` adds cdk-nag's rule packs. Nothing is looked up: neither network nor credentials are
+    used. Raises ProblemsError for everything wrong in the environment and its clusters, an
+    address budget that cannot fit included.
+    """
+    repository = Repository(root)
+    environment = repository.load_environment(name)
+    images = repository.load_images(environment)
+    configs = {entry.name: repository.load_cluster(entry) for entry in environment.clusters}
+    plan_addresses(environment, configs)
+    app = _make_app(root, environment, outdir)
+
+    def unit(purpose: str) -> str:
+        return names.stack_name(environment, purpose)
+
+    foundation = FoundationStack(app, unit("foundation"), environment=environment)
+    key = foundation.key
+    network = NetworkStack(app, unit("network"), environment=environment, key=key)
+    storage = StorageStack(
+        app, unit("storage"), environment=environment, network=network, key=key
+    )
+    security = SecurityStack(
+        app, unit("security"), environment=environment, network=network, storage=storage
+    )
+    identity = IdentityStack(app, unit("identity"), environment=environment)
+    if environment.admin_box is not None:
+        AdminStack(
+            app,
+            unit("admin"),
+            environment=environment,
+            box=environment.admin_box,
+            image=images[environment.admin_box.image],
+            root=root,
+            key=key,
+            network=network,
+            storage=storage,
+            security=security,
+        )
+    for cluster, config in configs.items():
+        ClusterStack(
+            app,
+            names.cluster_stack_name(environment, cluster),
+            environment=environment,
+            cluster=cluster,
+            config=config,
+            images=images,
+            key=key,
+            network=network,
+            storage=storage,
+            security=security,
+            identity=identity,
+        )
+    for stack in app.node.children:
+        # A boundary that the site makes has to stand before the first role.
+        if isinstance(stack, cdk.Stack) and stack is not foundation:
+            stack.add_stack_dependency(foundation)
+    add_tags(app, environment)
+    if rules:
+        add_rules(app)
+    return app
+
+
+def _make_app(root: Path, environment: Environment, outdir: Path | None) -> cdk.App:
+    context: dict[str, Any] = json.loads((root / "cdk.json").read_text())["context"]
+    return cdk.App(
+        analytics_reporting=False,
+        # The boundary on every principal of every stack, custom resources included.
+        context={**context, "@aws-cdk/core:permissionsBoundary": {"arn": environment.boundary_arn}},
+        default_stack_synthesizer=cdk.DefaultStackSynthesizer(
+            cloud_formation_execution_role=environment.hosting.cloudformation_execution_role
+        ),
+        outdir=None if outdir is None else str(outdir),
+    )

@@ -1,0 +1,166 @@
+"""One ParallelCluster cluster: the roles of its nodes, and the whole configuration as a property."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import aws_cdk as cdk
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_ssm as ssm
+from constructs import Construct
+
+from clusterbox.site import names, references
+from clusterbox.site.environment import Environment
+from clusterbox.site.images import LockedImage
+from clusterbox.site.yaml_file import YamlFile
+from stacks.identity import IdentityStack
+from stacks.network import NetworkStack
+from stacks.permissions import nodes
+from stacks.permissions.roles import make_role
+from stacks.security import SecurityStack
+from stacks.storage import StorageStack
+
+
+class ClusterStack(cdk.Stack):
+    """A cluster through ParallelCluster's official CloudFormation provider.
+
+    The property ClusterConfiguration is the configuration itself, so that a diff of the template
+    shows what changes in the cluster.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        environment: Environment,
+        cluster: str,
+        config: YamlFile,
+        images: Mapping[str, LockedImage],
+        key: kms.IKey,
+        network: NetworkStack,
+        storage: StorageStack,
+        security: SecurityStack,
+        identity: IdentityStack,
+    ) -> None:
+        super().__init__(
+            scope,
+            construct_id,
+            env=cdk.Environment(account=environment.account, region=environment.region),
+            description=f"Cluster {cluster} of {environment.name}",
+        )
+        cdk.Tags.of(self).add(names.TAG_SITE_CLUSTER, cluster)
+        self._environment = environment
+        self._cluster = cluster
+        values: dict[str, Any] = {
+            **references.known_values(environment, cluster),
+            "network.vpc": network.vpc.vpc_id,
+            **{f"network.{name}": subnet.subnet_id for name, subnet in network.subnets.items()},
+            "security_groups.cluster": security.cluster.security_group_id,
+            "security_groups.ssh": security.ssh.security_group_id,
+            **{f"images.{name}": image.ami for name, image in images.items()},
+            **self._make_roles(images, storage, key),
+        }
+        for name, file_system in storage.file_systems.items():
+            values[f"storage.{name}"] = file_system.file_system_id
+            for point, identity_of_point in file_system.access_points.items():
+                values[f"storage.{name}.{point}"] = identity_of_point
+        self._make_cluster(references.resolve(config, values), identity)
+
+    def _make_roles(
+        self, images: Mapping[str, LockedImage], storage: StorageStack, key: kms.IKey
+    ) -> dict[str, str]:
+        """Make the roles of the cluster's machines; return their ARNs by reference."""
+        environment, cluster = self._environment, self._cluster
+        data = nodes.share_data(
+            environment,
+            file_systems=[file_system.arn for file_system in storage.file_systems.values()],
+            key_arn=key.key_arn,
+        )
+        machines = iam.ServicePrincipal("ec2.amazonaws.com")
+        compute = make_role(
+            self,
+            "Compute",
+            environment=environment,
+            purpose=f"{cluster}-compute",
+            description=f"Compute nodes of {cluster}",
+            principal=machines,
+            statements=[*nodes.compute_node(environment, cluster), *data],
+        )
+        head_node = make_role(
+            self,
+            "HeadNode",
+            environment=environment,
+            purpose=f"{cluster}-head-node",
+            description=f"Head node of {cluster}",
+            principal=machines,
+            statements=[
+                *nodes.head_node(
+                    environment,
+                    cluster,
+                    images=[image.ami for image in images.values()],
+                    compute_role_arn=compute.role_arn,
+                ),
+                *data,
+            ],
+        )
+        login = make_role(
+            self,
+            "Login",
+            environment=environment,
+            purpose=f"{cluster}-login",
+            description=f"Login nodes of {cluster}",
+            principal=machines,
+            statements=[*nodes.login_node(environment, cluster), *data],
+        )
+        cleanup = make_role(
+            self,
+            "Cleanup",
+            environment=environment,
+            purpose=f"{cluster}-cleanup",
+            description=f"ParallelCluster's clean-up function of {cluster}",
+            principal=iam.ServicePrincipal("lambda.amazonaws.com"),
+            statements=nodes.cleanup_function(environment, cluster),
+        )
+        return {
+            "roles.head_node": head_node.role_arn,
+            "roles.compute": compute.role_arn,
+            "roles.login": login.role_arn,
+            "roles.cleanup": cleanup.role_arn,
+        }
+
+    def _make_cluster(self, configuration: dict[str, Any], identity: IdentityStack) -> None:
+        provider = cdk.CfnStack(
+            self,
+            "Provider",
+            template_url=names.provider_template_url(self._environment),
+            # The roles the provider would make itself carry no boundary.
+            parameters={"CustomLambdaRole": identity.provider.role_arn},
+        )
+        cluster = cdk.CfnResource(
+            self,
+            "Cluster",
+            type="Custom::PclusterCluster",
+            # Any further property would become a keyword argument of pcluster's API and fail.
+            properties={
+                "ServiceToken": provider.get_att("Outputs.ServiceToken").to_string(),
+                "ClusterName": self._cluster,
+                "ClusterConfiguration": configuration,
+                # The provider's own policy: a replaced or removed resource leaves the cluster
+                # and its jobs alone. `clusterbox destroy` deletes a cluster on purpose.
+                "DeletionPolicy": "Retain",
+            },
+        )
+        cluster.apply_removal_policy(cdk.RemovalPolicy.RETAIN)
+        address = cluster.get_att("headNode.privateIpAddress").to_string()
+        ssm.CfnParameter(
+            self,
+            "HeadNodeAddress",
+            type="String",
+            name=names.parameter_path(self._environment, "clusters", self._cluster, "head-node-ip"),
+            description=f"Private address of the head node of {self._cluster}",
+            value=address,
+        )
+        cdk.CfnOutput(self, "HeadNodePrivateIp", value=address)

@@ -1,0 +1,169 @@
+"""What every other stack rests on: the permissions boundary, where the site makes it, and its key."""
+
+from __future__ import annotations
+
+import aws_cdk as cdk
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from constructs import Construct
+
+from clusterbox.site.environment import Environment
+from stacks.permissions.roles import Statement, acknowledge, acknowledge_wildcards
+
+# What a role of the site can be allowed at all. A boundary grants nothing by itself.
+_BOUNDED_SERVICES = (
+    "autoscaling",
+    "backup",
+    "budgets",
+    "cloudformation",
+    "cloudwatch",
+    "codebuild",
+    "dynamodb",
+    "ec2",
+    "ec2messages",
+    "elasticfilesystem",
+    "elasticloadbalancing",
+    "events",
+    "fsx",
+    "imagebuilder",
+    "kms",
+    "lambda",
+    "logs",
+    "pricing",
+    "resource-groups",
+    "route53",
+    "s3",
+    "scheduler",
+    "secretsmanager",
+    "sns",
+    "sqs",
+    "ssm",
+    "ssmmessages",
+    "sts",
+    "tag",
+    "xray",
+)
+
+
+class FoundationStack(cdk.Stack):
+    """The boundary policy and the encryption key; stateful, so it outlives everything else."""
+
+    def __init__(self, scope: Construct, construct_id: str, *, environment: Environment) -> None:
+        super().__init__(
+            scope,
+            construct_id,
+            env=cdk.Environment(account=environment.account, region=environment.region),
+            description=f"Boundary and key of {environment.name}",
+            termination_protection=True,
+        )
+        if not environment.hosting.permissions_boundary.exists:
+            self._make_boundary(environment)
+        self.key = kms.Key(
+            self,
+            "Key",
+            alias=f"alias/clusterbox/{environment.name}",
+            description=f"Data, logs and backups of {environment.name}",
+            enable_key_rotation=True,
+            removal_policy=cdk.RemovalPolicy.RETAIN,
+        )
+        # CloudWatch Logs and log delivery encrypt with the key on behalf of this account alone.
+        self.key.add_to_resource_policy(
+            iam.PolicyStatement(
+                sid="Logs",
+                principals=[iam.ServicePrincipal(f"logs.{environment.region}.amazonaws.com")],
+                actions=["kms:Encrypt*", "kms:Decrypt*", "kms:ReEncrypt*", "kms:GenerateDataKey*", "kms:Describe*"],
+                resources=["*"],
+                conditions={
+                    "ArnLike": {
+                        "kms:EncryptionContext:aws:logs:arn": (
+                            f"arn:{environment.partition}:logs:{environment.region}:{environment.account}:*"
+                        )
+                    }
+                },
+            )
+        )
+
+    def _make_boundary(self, environment: Environment) -> None:
+        """Make the policy that bounds every role; it also forbids every way out of itself."""
+        boundary = environment.boundary_arn
+        roles = f"arn:{environment.partition}:iam::{environment.account}:role/*"
+        ceiling = "a boundary is a ceiling and grants nothing; each role's own policy is narrow"
+        bounded = {"StringEquals": {"iam:PermissionsBoundary": boundary}}
+        statements = [
+            Statement("Ceiling", [f"{service}:*" for service in _BOUNDED_SERVICES], ["*"], ceiling),
+            Statement(
+                "ReadIdentity",
+                ["iam:Get*", "iam:List*", "iam:SimulatePrincipalPolicy", "iam:PassRole"],
+                ["*"],
+                ceiling,
+            ),
+            Statement(
+                "InstanceProfiles",
+                [
+                    "iam:AddRoleToInstanceProfile",
+                    "iam:CreateInstanceProfile",
+                    "iam:DeleteInstanceProfile",
+                    "iam:RemoveRoleFromInstanceProfile",
+                    "iam:TagInstanceProfile",
+                    "iam:CreateServiceLinkedRole",
+                ],
+                ["*"],
+                ceiling,
+            ),
+            Statement(
+                "RolesInsideTheBoundary",
+                [
+                    "iam:AttachRolePolicy",
+                    "iam:CreateRole",
+                    "iam:DeleteRolePolicy",
+                    "iam:DetachRolePolicy",
+                    "iam:PutRolePermissionsBoundary",
+                    "iam:PutRolePolicy",
+                ],
+                [roles],
+                ceiling,
+                condition=bounded,
+            ),
+            Statement(
+                "RolesWithoutPower",
+                ["iam:DeleteRole", "iam:TagRole", "iam:UntagRole"],
+                [roles],
+                ceiling,
+            ),
+            Statement(
+                "NoWayOut",
+                [
+                    "iam:DeleteRolePermissionsBoundary",
+                    "iam:DeleteUserPermissionsBoundary",
+                    "iam:CreateAccessKey",
+                    "iam:CreateUser",
+                ],
+                ["*"],
+                effect="Deny",
+            ),
+            Statement(
+                "BoundaryStays",
+                [
+                    "iam:CreatePolicyVersion",
+                    "iam:DeletePolicy",
+                    "iam:DeletePolicyVersion",
+                    "iam:SetDefaultPolicyVersion",
+                ],
+                [boundary],
+                effect="Deny",
+            ),
+        ]
+        policy = iam.ManagedPolicy(
+            self,
+            "Boundary",
+            managed_policy_name=environment.hosting.permissions_boundary.name,
+            description=f"Bounds every role of {environment.name}",
+            document=iam.PolicyDocument.from_json(
+                {"Version": "2012-10-17", "Statement": [item.render() for item in statements]}
+            ),
+        )
+        policy.apply_removal_policy(cdk.RemovalPolicy.RETAIN)
+        acknowledge(policy, "NIST.800.53.R5-IAMPolicyNoStatementsWithFullAccess", ceiling)
+        acknowledge_wildcards(policy, [item for item in statements if item.effect == "Allow"])
+
+

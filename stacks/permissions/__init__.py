@@ -1,0 +1,1 @@
+"""What each role of the site may do, and why where it is not narrower."""

@@ -1,0 +1,58 @@
+"""What the CI system may do: deploy from the main branch, and only read from a merge request."""
+
+from __future__ import annotations
+
+from clusterbox.site.environment import Environment
+from stacks.permissions import arns
+from stacks.permissions.roles import Statement, unscoped
+
+# The qualifier of CDK's default bootstrap, part of the names of its roles and bucket.
+QUALIFIER = "hnb659fds"
+
+
+def _bootstrap_role(environment: Environment, kind: str) -> str:
+    name = f"cdk-{QUALIFIER}-{kind}-role-{environment.account}-{environment.region}"
+    return arns.iam(environment, f"role/{name}")
+
+
+def deploy(environment: Environment) -> list[Statement]:
+    """Return what deploying needs: the bootstrap's roles do the rest, under the boundary."""
+    return [
+        Statement(
+            "BootstrapRoles",
+            ["sts:AssumeRole"],
+            [_bootstrap_role(environment, kind) for kind in ("deploy", "file-publishing", "lookup")],
+        ),
+        *read_only(environment),
+    ]
+
+
+def read_only(environment: Environment) -> list[Statement]:
+    """Return what reviewing needs: compare stacks and clusters with what stands."""
+    return [
+        Statement(
+            "ReadStacks",
+            [
+                "cloudformation:DescribeStackEvents",
+                "cloudformation:DescribeStackResources",
+                "cloudformation:DescribeStacks",
+                "cloudformation:GetTemplate",
+            ],
+            [
+                arns.regional(environment, "cloudformation", f"stack/{environment.name}-*/*"),
+                arns.regional(environment, "cloudformation", "stack/CDKToolkit/*"),
+                *(
+                    arns.regional(environment, "cloudformation", f"stack/{entry.name}/*")
+                    for entry in environment.clusters
+                ),
+            ],
+            because="CloudFormation ends the ARN of a stack with an id; names start with the environment's",
+        ),
+        Statement(
+            "ReadParameters",
+            ["ssm:GetParameter", "ssm:GetParameters", "ssm:GetParametersByPath"],
+            [arns.regional(environment, "ssm", f"parameter/clusterbox/{environment.name}/*")],
+            because="the parameters that the environment's stacks publish",
+        ),
+        unscoped("Read", ["cloudformation:ListStacks", "ec2:Describe*"]),
+    ]

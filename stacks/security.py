@@ -1,0 +1,96 @@
+"""Security groups: who reaches what inside the site. Nothing is open to the world."""
+
+from __future__ import annotations
+
+import aws_cdk as cdk
+from aws_cdk import aws_ec2 as ec2
+from constructs import Construct
+
+from clusterbox.site.environment import Environment
+from stacks.network import NetworkStack
+from stacks.permissions.roles import acknowledge
+from stacks.storage import StorageStack
+
+SSH = ec2.Port.tcp(22)
+NFS_PORT = 2049
+
+
+class SecurityStack(cdk.Stack):
+    """The groups of cluster nodes, of SSH and of the admin box, and their way to the file systems."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        environment: Environment,
+        network: NetworkStack,
+        storage: StorageStack,
+    ) -> None:
+        super().__init__(
+            scope,
+            construct_id,
+            env=cdk.Environment(account=environment.account, region=environment.region),
+            description=f"Security groups of {environment.name}",
+        )
+        self._environment = environment
+        self._network = network
+        self.cluster = self._make_group("Cluster", "Head, compute and login nodes of the clusters")
+        self.ssh = self._make_group("Ssh", "Machines that people log in to with SSH")
+        self.admin = self._make_group("Admin", "Admin box")
+        self._connect_nodes()
+        self._open_ssh()
+        for name, file_system in storage.file_systems.items():
+            self._open_file_system(name, file_system.security_group_id)
+
+    def _make_group(self, construct_id: str, description: str) -> ec2.SecurityGroup:
+        group = ec2.SecurityGroup(
+            self,
+            construct_id,
+            vpc=self._network.vpc,
+            description=description,
+            # Packages, AWS's interfaces and data archives are reached over HTTPS anywhere.
+            allow_all_outbound=True,
+        )
+        cdk.Tags.of(group).add("Name", f"{self._environment.name}-{construct_id.lower()}")
+        return group
+
+    def _connect_nodes(self) -> None:
+        """Let nodes talk to each other; EFA wants this group by name in both directions."""
+        self.cluster.add_ingress_rule(self.cluster, ec2.Port.all_traffic(), "cluster nodes")
+        acknowledge(
+            self.cluster,
+            "NIST.800.53.R5-EC2RestrictedCommonPorts",
+            "open only to members of the group itself: MPI, Slurm and EFA use ports of their choice",
+        )
+        ec2.CfnSecurityGroupEgress(
+            self,
+            "ClusterToItself",
+            group_id=self.cluster.security_group_id,
+            destination_security_group_id=self.cluster.security_group_id,
+            ip_protocol="-1",
+            description="cluster nodes (EFA does not accept a rule by address)",
+        )
+
+    def _open_ssh(self) -> None:
+        ssh = self._environment.network.ssh
+        for cidr in ssh.cidrs:
+            self.ssh.add_ingress_rule(ec2.Peer.ipv4(str(cidr)), SSH, "configured range")
+        if ssh.bastion_security_group is not None:
+            bastion = ec2.Peer.security_group_id(ssh.bastion_security_group)
+            self.ssh.add_ingress_rule(bastion, SSH, "bastion")
+        self.ssh.add_ingress_rule(self.admin, SSH, "admin box")
+
+    def _open_file_system(self, name: str, group_id: str) -> None:
+        construct_name = "".join(part.title() for part in name.split("_"))
+        for label, source in (("Cluster", self.cluster), ("Admin", self.admin)):
+            ec2.CfnSecurityGroupIngress(
+                self,
+                f"{construct_name}From{label}",
+                group_id=group_id,
+                source_security_group_id=source.security_group_id,
+                ip_protocol="tcp",
+                from_port=NFS_PORT,
+                to_port=NFS_PORT,
+                description=f"NFS from {label.lower()}",
+            )
