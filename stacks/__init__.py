@@ -13,8 +13,9 @@ from clusterbox.site.addresses import plan_addresses
 from clusterbox.site.environment import Environment
 from clusterbox.site.load import Repository
 from stacks.admin import AdminStack
+from stacks.boundary import BoundaryStack
 from stacks.cluster import ClusterStack
-from stacks.foundation import FoundationStack
+from stacks.encryption import EncryptionStack
 from stacks.identity import IdentityStack
 from stacks.network import NetworkStack
 from stacks.rules import add_rules
@@ -40,12 +41,9 @@ def build_app(root: Path, name: str, *, rules: bool = False, outdir: Path | None
     def unit(purpose: str) -> str:
         return names.stack_name(environment, purpose)
 
-    foundation = FoundationStack(app, unit("foundation"), environment=environment)
-    key = foundation.key
+    key = EncryptionStack(app, unit("encryption"), environment=environment).key
     network = NetworkStack(app, unit("network"), environment=environment, key=key)
-    storage = StorageStack(
-        app, unit("storage"), environment=environment, network=network, key=key
-    )
+    storage = StorageStack(app, unit("storage"), environment=environment, network=network, key=key)
     security = SecurityStack(
         app, unit("security"), environment=environment, network=network, storage=storage
     )
@@ -77,10 +75,8 @@ def build_app(root: Path, name: str, *, rules: bool = False, outdir: Path | None
             security=security,
             identity=identity,
         )
-    for stack in app.node.children:
-        # A boundary that the site makes has to stand before the first role.
-        if isinstance(stack, cdk.Stack) and stack is not foundation:
-            stack.add_stack_dependency(foundation)
+    if not environment.hosting.permissions_boundary.exists:
+        _deploy_first(app, BoundaryStack(app, unit("boundary"), environment=environment))
     add_tags(app, environment)
     if rules:
         add_rules(app)
@@ -98,3 +94,10 @@ def _make_app(root: Path, environment: Environment, outdir: Path | None) -> cdk.
         ),
         outdir=None if outdir is None else str(outdir),
     )
+
+
+def _deploy_first(app: cdk.App, boundary: BoundaryStack) -> None:
+    """Let every other stack wait for the boundary, which has to stand before the first role."""
+    for stack in app.node.children:
+        if isinstance(stack, cdk.Stack) and stack is not boundary:
+            stack.add_stack_dependency(boundary)

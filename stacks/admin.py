@@ -30,7 +30,14 @@ from stacks.security import SecurityStack
 from stacks.storage import StorageStack
 
 # What the box installs of this repository; everything else is left out of the archive.
-_SOURCE = ("LICENSE", "README.md", "clusterbox", "pyproject.toml", "requirements.txt", "requirements-pcluster.txt")
+_SOURCE = (
+    "LICENSE",
+    "README.md",
+    "clusterbox",
+    "pyproject.toml",
+    "requirements.txt",
+    "requirements-pcluster.txt",
+)
 
 
 class AdminStack(cdk.Stack):
@@ -159,7 +166,13 @@ class AdminStack(cdk.Stack):
             "Source",
             path=str(root),
             ignore_mode=cdk.IgnoreMode.GIT,
-            exclude=["*", *(f"!{name}" for name in _SOURCE), "!clusterbox/**", "__pycache__", "*.pyc"],
+            exclude=[
+                "*",
+                *(f"!{name}" for name in _SOURCE),
+                "!clusterbox/**",
+                "__pycache__",
+                "*.pyc",
+            ],
         )
         ssm.CfnParameter(
             self,
@@ -170,9 +183,7 @@ class AdminStack(cdk.Stack):
             value=source.s3_object_url,
         )
 
-    def _permissions(
-        self, storage: StorageStack, key: kms.IKey
-    ) -> list[Statement]:
+    def _permissions(self, storage: StorageStack, key: kms.IKey) -> list[Statement]:
         environment = self._environment
         data = nodes.share_data(
             environment,
@@ -187,7 +198,11 @@ class AdminStack(cdk.Stack):
             Statement(
                 "Source",
                 ["s3:GetObject"],
-                [arns.bucket(environment, f"cdk-*-assets-{environment.account}-{environment.region}/*")],
+                [
+                    arns.bucket(
+                        environment, f"cdk-*-assets-{environment.account}-{environment.region}/*"
+                    )
+                ],
                 because="CDK names the archive after its content",
             ),
             Statement(

@@ -81,7 +81,14 @@ class IdentityStack(cdk.Stack):
         )
 
     def _make_ci_roles(
-        self, system: str, *, host: str, audience: str, provider_exists: bool, deploys: str, reads: str
+        self,
+        system: str,
+        *,
+        host: str,
+        audience: str,
+        provider_exists: bool,
+        deploys: str,
+        reads: str,
     ) -> None:
         """Make the provider, a deploy role for one branch and a read-only role for reviews."""
         environment = self._environment

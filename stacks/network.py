@@ -73,7 +73,9 @@ class NetworkStack(cdk.Stack):
             "Vpc",
             vpc_id=network.vpc.id or "",
             vpc_cidr_block=str(network.vpc.cidr),
-            availability_zones=sorted({subnet.availability_zone for subnet in self.subnets.values()}),
+            availability_zones=sorted(
+                {subnet.availability_zone for subnet in self.subnets.values()}
+            ),
         )
 
     def _make_vpc(self, key: kms.IKey) -> None:
@@ -84,7 +86,9 @@ class NetworkStack(cdk.Stack):
             vpc_name=self._environment.name,
             ip_addresses=ec2.IpAddresses.cidr(str(network.vpc.cidr)),
             # Named zones and no subnets of CDK's choice: the address plan is the environment's.
-            availability_zones=sorted({self._environment.zone(n[-1]) for n in network.subnet_names}),
+            availability_zones=sorted(
+                {self._environment.zone(n[-1]) for n in network.subnet_names}
+            ),
             subnet_configuration=[],
             create_internet_gateway=False,
         )
@@ -122,7 +126,10 @@ class NetworkStack(cdk.Stack):
             return
         internet = ec2.CfnInternetGateway(self, "InternetGateway")
         attachment = ec2.CfnVPCGatewayAttachment(
-            self, "InternetGatewayAttachment", vpc_id=self.vpc.vpc_id, internet_gateway_id=internet.ref
+            self,
+            "InternetGatewayAttachment",
+            vpc_id=self.vpc.vpc_id,
+            internet_gateway_id=internet.ref,
         )
         gateways: dict[str, str] = {}
         for letter, plan in network.public_subnets.items():
@@ -166,7 +173,9 @@ class NetworkStack(cdk.Stack):
             allow_all_outbound=False,
         )
         for cidr in network.vpc.cidrs:
-            group.add_ingress_rule(ec2.Peer.ipv4(str(cidr)), ec2.Port.tcp(443), "HTTPS from the VPC")
+            group.add_ingress_rule(
+                ec2.Peer.ipv4(str(cidr)), ec2.Port.tcp(443), "HTTPS from the VPC"
+            )
         for service_name in network.interface_endpoints.services:
             ec2.InterfaceVpcEndpoint(
                 self,
@@ -234,7 +243,14 @@ class NetworkStack(cdk.Stack):
 
 def _retention(days: int) -> str:
     """Return the member of RetentionDays for a number of days."""
-    return {30: "ONE_MONTH", 60: "TWO_MONTHS", 90: "THREE_MONTHS", 180: "SIX_MONTHS", 365: "ONE_YEAR", 731: "TWO_YEARS"}[days]
+    return {
+        30: "ONE_MONTH",
+        60: "TWO_MONTHS",
+        90: "THREE_MONTHS",
+        180: "SIX_MONTHS",
+        365: "ONE_YEAR",
+        731: "TWO_YEARS",
+    }[days]
 
 
 def _pascal(name: str) -> str:

@@ -16,7 +16,7 @@ NFS_PORT = 2049
 
 
 class SecurityStack(cdk.Stack):
-    """The groups of cluster nodes, of SSH and of the admin box, and their way to the file systems."""
+    """The groups of cluster nodes, SSH and admin box, and their way to the file systems."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class SecurityStack(cdk.Stack):
         acknowledge(
             self.cluster,
             "NIST.800.53.R5-EC2RestrictedCommonPorts",
-            "open only to members of the group itself: MPI, Slurm and EFA use ports of their choice",
+            "open only to members of the group itself: MPI, Slurm and EFA choose their ports",
         )
         ec2.CfnSecurityGroupEgress(
             self,

@@ -84,7 +84,7 @@ class StorageStack(cdk.Stack):
             self,
             f"{construct_name}Group",
             vpc=self._network.vpc,
-            description=f"Mount targets of {name}: the security stack lets clusters and admin box in",
+            description=f"Mount targets of {name}; the security stack lets nodes in",
             allow_all_outbound=False,
         )
         cdk.Tags.of(group).add("Name", f"{self._environment.name}-{name}")
@@ -114,12 +114,16 @@ class StorageStack(cdk.Stack):
                 security_groups=[group.security_group_id],
             )
         points = {
-            point: self._make_access_point(f"{construct_name}{point.title()}", file_system, point, access)
+            point: self._make_access_point(
+                f"{construct_name}{point.title()}", file_system, point, access
+            )
             for point, access in plan.access_points.items()
         }
         if plan.backup_days:
             self._backed_up.setdefault(plan.backup_days, []).append(file_system.attr_arn)
-        return SharedFileSystem(file_system.ref, file_system.attr_arn, group.security_group_id, points)
+        return SharedFileSystem(
+            file_system.ref, file_system.attr_arn, group.security_group_id, points
+        )
 
     def _make_access_point(
         self, construct_id: str, file_system: efs.CfnFileSystem, name: str, plan: model.AccessPoint
@@ -159,7 +163,10 @@ class StorageStack(cdk.Stack):
             description="Lets AWS Backup read and restore the file systems",
             principal=iam.ServicePrincipal("backup.amazonaws.com"),
         )
-        for policy in ("AWSBackupServiceRolePolicyForBackup", "AWSBackupServiceRolePolicyForRestores"):
+        for policy in (
+            "AWSBackupServiceRolePolicyForBackup",
+            "AWSBackupServiceRolePolicyForRestores",
+        ):
             name = f"service-role/{policy}"
             role.add_managed_policy(iam.ManagedPolicy.from_aws_managed_policy_name(name))
             acknowledge(
@@ -169,7 +176,10 @@ class StorageStack(cdk.Stack):
             )
         for days, arns in self._backed_up.items():
             plan = backup.BackupPlan(
-                self, f"Keep{days}Days", backup_plan_name=f"{environment.name}-{days}d", backup_vault=vault
+                self,
+                f"Keep{days}Days",
+                backup_plan_name=f"{environment.name}-{days}d",
+                backup_vault=vault,
             )
             plan.add_rule(
                 backup.BackupPlanRule(
@@ -258,17 +268,23 @@ def _lifecycle(days: int | None) -> list[efs.CfnFileSystem.LifecyclePolicyProper
     unit = "DAY" if days == 1 else "DAYS"
     return [
         efs.CfnFileSystem.LifecyclePolicyProperty(transition_to_ia=f"AFTER_{days}_{unit}"),
-        efs.CfnFileSystem.LifecyclePolicyProperty(transition_to_primary_storage_class="AFTER_1_ACCESS"),
+        efs.CfnFileSystem.LifecyclePolicyProperty(
+            transition_to_primary_storage_class="AFTER_1_ACCESS"
+        ),
     ]
 
 
 def _bucket_lifecycle(plan: model.Bucket) -> s3.LifecycleRule:
-    transitions = [
-        s3.Transition(
-            storage_class=s3.StorageClass.INFREQUENT_ACCESS,
-            transition_after=cdk.Duration.days(plan.infrequent_access_days),
-        )
-    ] if plan.infrequent_access_days else None
+    transitions = (
+        [
+            s3.Transition(
+                storage_class=s3.StorageClass.INFREQUENT_ACCESS,
+                transition_after=cdk.Duration.days(plan.infrequent_access_days),
+            )
+        ]
+        if plan.infrequent_access_days
+        else None
+    )
     return s3.LifecycleRule(
         id="Lifecycle",
         abort_incomplete_multipart_upload_after=cdk.Duration.days(7),

@@ -8,9 +8,7 @@ from clusterbox.site.environment import Environment
 
 def regional(environment: Environment, service: str, resource: str) -> str:
     """Return the ARN of a resource in the environment's region and account."""
-    return (
-        f"arn:{environment.partition}:{service}:{environment.region}:{environment.account}:{resource}"
-    )
+    return f"arn:{environment.partition}:{service}:{environment.region}:{environment.account}:{resource}"
 
 
 def public(environment: Environment, service: str, resource: str) -> str:

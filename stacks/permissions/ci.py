@@ -21,7 +21,10 @@ def deploy(environment: Environment) -> list[Statement]:
         Statement(
             "BootstrapRoles",
             ["sts:AssumeRole"],
-            [_bootstrap_role(environment, kind) for kind in ("deploy", "file-publishing", "lookup")],
+            [
+                _bootstrap_role(environment, kind)
+                for kind in ("deploy", "file-publishing", "lookup")
+            ],
         ),
         *read_only(environment),
     ]

@@ -75,7 +75,11 @@ def cleanup(environment: Environment) -> list[Statement]:
             ["cloudformation:DeleteStack"],
             [arns.regional(environment, "cloudformation", "stack/*/*")],
             because="the stack is named after the image; the condition narrows it to image builds",
-            condition={"ForAnyValue:StringLike": {"cloudformation:ResourceTag/parallelcluster:image_id": "*"}},
+            condition={
+                "ForAnyValue:StringLike": {
+                    "cloudformation:ResourceTag/parallelcluster:image_id": "*"
+                }
+            },
         ),
         Statement(
             "DeleteBuild",
@@ -108,22 +112,39 @@ def cleanup(environment: Environment) -> list[Statement]:
         ),
         Statement(
             "DeleteFunction",
-            ["lambda:DeleteFunction", "lambda:GetFunction", "lambda:GetPolicy", "lambda:RemovePermission"],
+            [
+                "lambda:DeleteFunction",
+                "lambda:GetFunction",
+                "lambda:GetPolicy",
+                "lambda:RemovePermission",
+            ],
             [arns.regional(environment, "lambda", "function:ParallelClusterImage-*")],
             because=_NAMED_AT_BUILD,
         ),
         Statement(
             "DeleteTopic",
-            ["sns:DeleteTopic", "sns:GetSubscriptionAttributes", "sns:GetTopicAttributes", "sns:Unsubscribe"],
+            [
+                "sns:DeleteTopic",
+                "sns:GetSubscriptionAttributes",
+                "sns:GetTopicAttributes",
+                "sns:Unsubscribe",
+            ],
             [arns.regional(environment, "sns", "ParallelClusterImage-*")],
             because=_NAMED_AT_BUILD,
         ),
         Statement(
             "Log",
-            ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:DeleteLogGroup", "logs:PutLogEvents"],
+            [
+                "logs:CreateLogGroup",
+                "logs:CreateLogStream",
+                "logs:DeleteLogGroup",
+                "logs:PutLogEvents",
+            ],
             [
                 arns.regional(environment, "logs", "log-group:/aws/lambda/ParallelClusterImage-*"),
-                arns.regional(environment, "logs", "log-group:/aws/lambda/ParallelClusterImage-*:*"),
+                arns.regional(
+                    environment, "logs", "log-group:/aws/lambda/ParallelClusterImage-*:*"
+                ),
             ],
             because=_NAMED_AT_BUILD,
         ),

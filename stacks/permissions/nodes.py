@@ -25,14 +25,22 @@ def head_node(
     network = environment.network
     subnets = [network.subnet(name) for name in network.subnet_names]
     launched = ["fleet/*", "instance/*", "network-interface/*", "volume/*"]
-    referred = ["launch-template/*", "placement-group/*", "security-group/*", f"key-pair/{network.ssh.key_pair}"]
+    referred = [
+        "launch-template/*",
+        "placement-group/*",
+        "security-group/*",
+        f"key-pair/{network.ssh.key_pair}",
+    ]
     return [
         unscoped("Describe", ["ec2:Describe*"]),
         Statement(
             "LaunchNodes",
             ["ec2:CreateFleet", "ec2:RunInstances"],
             [
-                *(arns.regional(environment, "ec2", resource) for resource in [*launched, *referred]),
+                *(
+                    arns.regional(environment, "ec2", resource)
+                    for resource in [*launched, *referred]
+                ),
                 *(
                     arns.regional(environment, "ec2", f"subnet/{subnet.id or '*'}")
                     for subnet in dict.fromkeys(subnets)
@@ -51,7 +59,10 @@ def head_node(
         Statement(
             "TagAndAttach",
             ["ec2:AttachVolume", "ec2:CreateTags", "ec2:DetachVolume"],
-            [arns.regional(environment, "ec2", "instance/*"), arns.regional(environment, "ec2", "volume/*")],
+            [
+                arns.regional(environment, "ec2", "instance/*"),
+                arns.regional(environment, "ec2", "volume/*"),
+            ],
             because=_NAMED_BY_EC2,
         ),
         Statement(
@@ -133,7 +144,10 @@ def cleanup_function(environment: Environment, cluster: str) -> list[Statement]:
         Statement(
             "DeleteArtefacts",
             ["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:ListBucket", "s3:ListBucketVersions"],
-            [arns.bucket(environment, bucket), arns.bucket(environment, f"{bucket}/parallelcluster/*")],
+            [
+                arns.bucket(environment, bucket),
+                arns.bucket(environment, f"{bucket}/parallelcluster/*"),
+            ],
             because="ParallelCluster puts each cluster's artefacts into a folder with a random suffix",
         ),
         unscoped("FindNodes", ["ec2:Describe*"]),
@@ -157,8 +171,10 @@ def _stack(environment: Environment, cluster: str, *more: str) -> Statement:
     return Statement(
         "OwnStack",
         ["cloudformation:DescribeStackResource", "cloudformation:DescribeStacks", *more],
-        [arns.regional(environment, "cloudformation", f"stack/{cluster}/*"),
-         arns.regional(environment, "cloudformation", f"stack/{cluster}-*/*")],
+        [
+            arns.regional(environment, "cloudformation", f"stack/{cluster}/*"),
+            arns.regional(environment, "cloudformation", f"stack/{cluster}-*/*"),
+        ],
         because="CloudFormation ends the ARN of the cluster's stack, and of those nested in it, with an id",
     )
 
@@ -183,7 +199,10 @@ def _artefacts(environment: Environment) -> list[Statement]:
         Statement(
             "ClusterArtefacts",
             ["s3:GetBucketLocation", "s3:GetObject", "s3:GetObjectVersion", "s3:ListBucket"],
-            [arns.bucket(environment, bucket), arns.bucket(environment, f"{bucket}/parallelcluster/*")],
+            [
+                arns.bucket(environment, bucket),
+                arns.bucket(environment, f"{bucket}/parallelcluster/*"),
+            ],
             because="ParallelCluster puts each cluster's artefacts into a folder with a random suffix",
         ),
     ]
@@ -195,12 +214,19 @@ def _agent(environment: Environment, cluster: str) -> list[Statement]:
         unscoped(
             "Metrics",
             ["cloudwatch:PutMetricData"],
-            condition={"StringLike": {"cloudwatch:namespace": ["CWAgent", "ParallelCluster", "ParallelCluster/*"]}},
+            condition={
+                "StringLike": {
+                    "cloudwatch:namespace": ["CWAgent", "ParallelCluster", "ParallelCluster/*"]
+                }
+            },
         ),
         Statement(
             "Logs",
             ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
-            [arns.regional(environment, "logs", group), arns.regional(environment, "logs", f"{group}:*")],
+            [
+                arns.regional(environment, "logs", group),
+                arns.regional(environment, "logs", f"{group}:*"),
+            ],
             because="ParallelCluster ends the name of the cluster's log group with a time",
         ),
     ]

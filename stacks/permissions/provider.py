@@ -16,7 +16,12 @@ _RANDOM_SUFFIX = "ParallelCluster or CloudFormation ends these names with an id 
 
 def provider(environment: Environment) -> list[Statement]:
     """Return the statements of the provider's role."""
-    return [*_compute(environment), *_identity(environment), *_data(environment), *_functions(environment)]
+    return [
+        *_compute(environment),
+        *_identity(environment),
+        *_data(environment),
+        *_functions(environment),
+    ]
 
 
 def _compute(environment: Environment) -> list[Statement]:
@@ -24,7 +29,9 @@ def _compute(environment: Environment) -> list[Statement]:
         return [arns.regional(environment, "ec2", resource) for resource in resources]
 
     return [
-        unscoped("Describe", ["ec2:Describe*", "autoscaling:Describe*", "elasticloadbalancing:Describe*"]),
+        unscoped(
+            "Describe", ["ec2:Describe*", "autoscaling:Describe*", "elasticloadbalancing:Describe*"]
+        ),
         Statement(
             "HeadNode",
             [
@@ -75,7 +82,11 @@ def _compute(environment: Environment) -> list[Statement]:
                 "autoscaling:PutLifecycleHook",
                 "autoscaling:UpdateAutoScalingGroup",
             ],
-            [arns.regional(environment, "autoscaling", "autoScalingGroup:*:autoScalingGroupName/*")],
+            [
+                arns.regional(
+                    environment, "autoscaling", "autoScalingGroup:*:autoScalingGroupName/*"
+                )
+            ],
             because=_RANDOM_SUFFIX,
         ),
         Statement(
@@ -140,7 +151,9 @@ def _identity(environment: Environment) -> list[Statement]:
             [arns.site_roles(environment)],
             because="every cluster has roles of its own, all with the site's prefix and the boundary",
             condition={
-                "StringEquals": {"iam:PassedToService": ["ec2.amazonaws.com", "lambda.amazonaws.com"]}
+                "StringEquals": {
+                    "iam:PassedToService": ["ec2.amazonaws.com", "lambda.amazonaws.com"]
+                }
             },
         ),
     ]
@@ -222,7 +235,10 @@ def _data(environment: Environment) -> list[Statement]:
                 "route53:ListQueryLoggingConfigs",
                 "route53:ListResourceRecordSets",
             ],
-            [f"arn:{environment.partition}:route53:::hostedzone/*", f"arn:{environment.partition}:route53:::change/*"],
+            [
+                f"arn:{environment.partition}:route53:::hostedzone/*",
+                f"arn:{environment.partition}:route53:::change/*",
+            ],
             because="Route 53 gives a cluster's zone its id when ParallelCluster makes it",
         ),
         unscoped("NewClusterZones", ["route53:CreateHostedZone"]),
@@ -231,7 +247,8 @@ def _data(environment: Environment) -> list[Statement]:
 
 def _functions(environment: Environment) -> list[Statement]:
     functions = [
-        arns.regional(environment, "lambda", f"function:{prefix}-*") for prefix in ("pcluster", "parallelcluster")
+        arns.regional(environment, "lambda", f"function:{prefix}-*")
+        for prefix in ("pcluster", "parallelcluster")
     ]
     return [
         Statement(

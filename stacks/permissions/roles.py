@@ -81,7 +81,7 @@ class Statement:
 def unscoped(
     sid: str, actions: Sequence[str], condition: Mapping[str, Any] | None = None
 ) -> Statement:
-    """Return a statement on "*" for actions that AWS cannot scope; raises KeyError for any other."""
+    """Return a statement on "*" for actions that AWS cannot scope; KeyError for any other."""
     reasons = list(dict.fromkeys(UNSCOPED_ACTIONS[action] for action in actions))
     return Statement(sid, actions, ["*"], because="; ".join(reasons), condition=condition or {})
 

@@ -1,10 +1,9 @@
-"""What every other stack rests on: the permissions boundary, where the site makes it, and its key."""
+"""The permissions boundary, for an account that does not have one."""
 
 from __future__ import annotations
 
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_kms as kms
 from constructs import Construct
 
 from clusterbox.site.environment import Environment
@@ -45,46 +44,24 @@ _BOUNDED_SERVICES = (
 )
 
 
-class FoundationStack(cdk.Stack):
-    """The boundary policy and the encryption key; stateful, so it outlives everything else."""
+class BoundaryStack(cdk.Stack):
+    """The policy that bounds every role of the site; it also forbids every way out of itself.
+
+    Deployed before the bootstrap, whose roles carry the boundary too, and so with the credentials
+    of whoever deploys: the CI system cannot change the boundary of its own roles.
+    """
 
     def __init__(self, scope: Construct, construct_id: str, *, environment: Environment) -> None:
         super().__init__(
             scope,
             construct_id,
             env=cdk.Environment(account=environment.account, region=environment.region),
-            description=f"Boundary and key of {environment.name}",
+            description=f"Permissions boundary of {environment.name}",
+            synthesizer=cdk.BootstraplessSynthesizer(
+                cloud_formation_execution_role_arn=environment.hosting.cloudformation_execution_role
+            ),
             termination_protection=True,
         )
-        if not environment.hosting.permissions_boundary.exists:
-            self._make_boundary(environment)
-        self.key = kms.Key(
-            self,
-            "Key",
-            alias=f"alias/clusterbox/{environment.name}",
-            description=f"Data, logs and backups of {environment.name}",
-            enable_key_rotation=True,
-            removal_policy=cdk.RemovalPolicy.RETAIN,
-        )
-        # CloudWatch Logs and log delivery encrypt with the key on behalf of this account alone.
-        self.key.add_to_resource_policy(
-            iam.PolicyStatement(
-                sid="Logs",
-                principals=[iam.ServicePrincipal(f"logs.{environment.region}.amazonaws.com")],
-                actions=["kms:Encrypt*", "kms:Decrypt*", "kms:ReEncrypt*", "kms:GenerateDataKey*", "kms:Describe*"],
-                resources=["*"],
-                conditions={
-                    "ArnLike": {
-                        "kms:EncryptionContext:aws:logs:arn": (
-                            f"arn:{environment.partition}:logs:{environment.region}:{environment.account}:*"
-                        )
-                    }
-                },
-            )
-        )
-
-    def _make_boundary(self, environment: Environment) -> None:
-        """Make the policy that bounds every role; it also forbids every way out of itself."""
         boundary = environment.boundary_arn
         roles = f"arn:{environment.partition}:iam::{environment.account}:role/*"
         ceiling = "a boundary is a ceiling and grants nothing; each role's own policy is narrow"
@@ -165,5 +142,3 @@ class FoundationStack(cdk.Stack):
         policy.apply_removal_policy(cdk.RemovalPolicy.RETAIN)
         acknowledge(policy, "NIST.800.53.R5-IAMPolicyNoStatementsWithFullAccess", ceiling)
         acknowledge_wildcards(policy, [item for item in statements if item.effect == "Allow"])
-
-

@@ -1,0 +1,1 @@
+"""The command line: parsing of arguments and rendering of results, and nothing else."""

@@ -1,0 +1,84 @@
+"""The entry point of the `clusterbox` command."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from clusterbox.errors import ClusterboxError, InputError
+
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+# Each module adds its own arguments and has a `run`; it is imported only when it is called, and
+# imports what is slow (boto3) in `run`, so that `clusterbox --help` answers at once.
+COMMANDS = {
+    "deploy": ("site", "deploy a site and show what exists"),
+    "destroy": ("site", "remove all of a site but what is kept on purpose"),
+    "show": ("site", "read back what exists of a site"),
+    "synth": ("synth", "synthesize environments, with all rules on request"),
+    "check": ("environments", "check environment files and show their address budget"),
+    "clusters": ("clusters", "compose cluster configurations and check their schema"),
+    "embedded": ("embedded", "the embedded AWS accounts on this machine"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 1 for a failed job, 2 for bad input."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(
+        prog="clusterbox",
+        description="An AWS ParallelCluster site as one repository.",
+        epilog="example: clusterbox deploy ws-dev",
+    )
+    parser.add_argument(
+        "--root", type=Path, help="folder of the repository (default: found from here upwards)"
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    called = next((word for word in words if word in COMMANDS), None)
+    for name, (module, text) in COMMANDS.items():
+        subparser = commands.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if name == called:
+            importlib.import_module(f"clusterbox.cli.{module}").add_arguments(subparser, name)
+    options = parser.parse_args(words)
+    try:
+        root = find_root(options.root)
+        code: int = options.run(options, root)
+    except InputError as error:
+        return _complain(error, EXIT_BAD_INPUT)
+    except ClusterboxError as error:
+        return _complain(error, EXIT_FAILED)
+    except KeyboardInterrupt:
+        sys.stderr.write("\nclusterbox: interrupted; what was begun can be run again\n")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough.
+        sys.stderr.close()
+        return EXIT_FAILED
+    return code
+
+
+def find_root(given: Path | None) -> Path:
+    """Return the folder of the repository: the given one, or the nearest one from here upwards."""
+    start = (given or Path.cwd()).resolve()
+    candidates = [start] if given else [start, *start.parents]
+    for folder in candidates:
+        if (folder / "environments").is_dir() and (folder / "cdk.json").is_file():
+            return folder
+    raise InputError(
+        f"{start} is not in a clusterbox repository: it has no environments/ and cdk.json"
+    )
+
+
+def _complain(error: ClusterboxError, code: int) -> int:
+    sys.stderr.write(f"clusterbox: {error}\n")
+    return code

@@ -1,0 +1,176 @@
+"""Read back what exists of a site, from the account itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from clusterbox.site import names
+from clusterbox.site.environment import Environment
+
+Client = Callable[[str], Any]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing that exists."""
+
+    kind: str
+    name: str
+    id: str
+    state: str
+    detail: str
+
+
+def fetch_inventory(client: Client, environment: Environment) -> list[Item]:
+    """Return what exists of the environment, in the order in which a person would ask.
+
+    `client` makes a boto3 client of a service. boto3's errors are let through.
+    """
+    return [
+        *_fetch_stacks(client, environment),
+        *_fetch_network(client, environment),
+        *_fetch_roles(client, environment),
+        *_fetch_file_systems(client, environment),
+        *_fetch_buckets(client, environment),
+        *_fetch_admin_box(client, environment),
+        *_fetch_clusters(client, environment),
+    ]
+
+
+def _fetch_stacks(client: Client, environment: Environment) -> Iterator[Item]:
+    for page in client("cloudformation").get_paginator("describe_stacks").paginate():
+        for stack in page["Stacks"]:
+            # Nested stacks belong to the one that holds them.
+            if stack["StackName"].startswith(f"{environment.name}-") and "ParentId" not in stack:
+                protection = "protected" if stack.get("EnableTerminationProtection") else ""
+                yield Item("stack", stack["StackName"], "", stack["StackStatus"], protection)
+
+
+def _fetch_network(client: Client, environment: Environment) -> Iterator[Item]:
+    ec2 = client("ec2")
+    vpc_id = environment.network.vpc.id or _fetch_parameter(
+        client, environment, "network", "vpc-id"
+    )
+    if vpc_id is None:
+        return
+    known = {environment.network.subnet(name).id for name in environment.network.subnet_names}
+    for vpc in ec2.describe_vpcs(VpcIds=[vpc_id])["Vpcs"]:
+        cidrs = [item["CidrBlock"] for item in vpc.get("CidrBlockAssociationSet", [])]
+        yield Item("vpc", _tag(vpc), vpc_id, vpc["State"], ", ".join(cidrs) or vpc["CidrBlock"])
+    filters = [{"Name": "vpc-id", "Values": [vpc_id]}]
+    for subnet in _pages(ec2, "describe_subnets", "Subnets", Filters=filters):
+        if not environment.network.exists or subnet["SubnetId"] in known:
+            zone = f"{subnet['CidrBlock']} in {subnet['AvailabilityZone']}"
+            yield Item("subnet", _tag(subnet), subnet["SubnetId"], subnet["State"], zone)
+    for group in _pages(ec2, "describe_security_groups", "SecurityGroups", Filters=filters):
+        if _tag(group, names.TAG_ENVIRONMENT) == environment.name:
+            rules = "; ".join(_describe_rule(rule) for rule in group["IpPermissions"])
+            yield Item(
+                "security group", _tag(group), group["GroupId"], "", rules or "nothing let in"
+            )
+
+
+def _fetch_roles(client: Client, environment: Environment) -> Iterator[Item]:
+    iam = client("iam")
+    path, prefix = environment.hosting.iam_path, environment.hosting.iam_name_prefix
+    for page in iam.get_paginator("list_roles").paginate(PathPrefix=path):
+        for listed in page["Roles"]:
+            if listed["RoleName"].startswith(prefix):
+                role = iam.get_role(RoleName=listed["RoleName"])["Role"]
+                boundary = role.get("PermissionsBoundary", {}).get("PermissionsBoundaryArn", "")
+                bounded = f"boundary {boundary.rpartition('/')[2]}" if boundary else "NO BOUNDARY"
+                yield Item("role", role["RoleName"], role["Arn"], "", bounded)
+
+
+def _fetch_file_systems(client: Client, environment: Environment) -> Iterator[Item]:
+    efs = client("efs")
+    existing = {item.id for item in environment.storage.file_systems.values() if item.id}
+    for page in efs.get_paginator("describe_file_systems").paginate():
+        for system in page["FileSystems"]:
+            identity = system["FileSystemId"]
+            if identity not in existing and _tag(system, names.TAG_ENVIRONMENT) != environment.name:
+                continue
+            sealed = "encrypted" if system.get("Encrypted") else "NOT ENCRYPTED"
+            yield Item("file system", _tag(system), identity, system["LifeCycleState"], sealed)
+            for target in efs.describe_mount_targets(FileSystemId=identity)["MountTargets"]:
+                where = f"{target.get('IpAddress', '')} in {target['SubnetId']}"
+                yield Item(
+                    "mount target",
+                    _tag(system),
+                    target["MountTargetId"],
+                    target["LifeCycleState"],
+                    where,
+                )
+
+
+def _fetch_buckets(client: Client, environment: Environment) -> Iterator[Item]:
+    s3 = client("s3")
+    buckets = environment.storage.buckets
+    found = {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}
+    for purpose in type(buckets).model_fields:
+        bucket = getattr(buckets, purpose)
+        if bucket.name in found:
+            versions = s3.get_bucket_versioning(Bucket=bucket.name).get("Status", "not versioned")
+            owner = "exists outside of the site" if bucket.exists else "made by the site"
+            yield Item("bucket", bucket.name, purpose, f"versioning {versions}".lower(), owner)
+
+
+def _fetch_admin_box(client: Client, environment: Environment) -> Iterator[Item]:
+    if environment.admin_box is None:
+        return
+    filters = [
+        {"Name": "tag:Name", "Values": [environment.admin_box.name]},
+        {"Name": "tag:Environment", "Values": [environment.name]},
+    ]
+    for instance in _fetch_instances(client, filters):
+        zone = environment.network.private_zone
+        name = f", {environment.admin_box.name}.{zone.name}" if zone else ""
+        yield _machine("admin box", environment.admin_box.name, instance, name)
+
+
+def _fetch_clusters(client: Client, environment: Environment) -> Iterator[Item]:
+    for entry in environment.clusters:
+        filters = [
+            {"Name": f"tag:{names.TAG_CLUSTER}", "Values": [entry.name]},
+            {"Name": f"tag:{names.TAG_NODE_TYPE}", "Values": ["HeadNode"]},
+        ]
+        for instance in _fetch_instances(client, filters):
+            yield _machine("cluster", entry.name, instance, f", head node, {entry.config}")
+
+
+def _fetch_instances(client: Client, filters: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for reservation in _pages(client("ec2"), "describe_instances", "Reservations", Filters=filters):
+        for instance in reservation["Instances"]:
+            if instance["State"]["Name"] != "terminated":
+                yield instance
+
+
+def _machine(kind: str, name: str, instance: dict[str, Any], more: str) -> Item:
+    address = instance.get("PrivateIpAddress", "no address")
+    detail = f"{address}, {instance['InstanceType']}{more}"
+    return Item(kind, name, instance["InstanceId"], instance["State"]["Name"], detail)
+
+
+def _fetch_parameter(client: Client, environment: Environment, *parts: str) -> str | None:
+    ssm = client("ssm")
+    found = ssm.get_parameters(Names=[names.parameter_path(environment, *parts)])["Parameters"]
+    return str(found[0]["Value"]) if found else None
+
+
+def _pages(service: Any, operation: str, key: str, **arguments: Any) -> Iterator[dict[str, Any]]:
+    for page in service.get_paginator(operation).paginate(**arguments):
+        yield from page[key]
+
+
+def _tag(resource: dict[str, Any], key: str = "Name") -> str:
+    tags = {tag["Key"]: tag["Value"] for tag in resource.get("Tags") or []}
+    return str(tags.get(key, ""))
+
+
+def _describe_rule(rule: dict[str, Any]) -> str:
+    sources = [item["CidrIp"] for item in rule.get("IpRanges", [])]
+    sources += [item["GroupId"] for item in rule.get("UserIdGroupPairs", [])]
+    ports = "all" if rule["IpProtocol"] == "-1" else f"{rule['IpProtocol']} {rule.get('FromPort')}"
+    return f"{ports} from {', '.join(sources)}"

@@ -1,0 +1,232 @@
+"""Deploy a whole site, and remove it: the same path for the embedded account and for AWS."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from clusterbox.deployment import bootstrap, targets
+from clusterbox.deployment.cdk import Assembly, CdkCli, synthesize
+from clusterbox.deployment.inventory import Item, fetch_inventory
+from clusterbox.deployment.progress import Progress
+from clusterbox.errors import ClusterboxError
+from clusterbox.pcluster import Pcluster
+from clusterbox.site import names
+from clusterbox.site.environment import Environment
+from clusterbox.site.load import Repository
+
+Confirm = Callable[[str], bool]
+
+
+class DeclinedError(ClusterboxError):
+    """The user looked at the differences and said no; nothing was changed."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What a deployment did: which stacks changed, and what exists now."""
+
+    changed: dict[str, bool]
+    seeded: int
+    items: list[Item]
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether everything was as the repository says already."""
+        return not any(self.changed.values())
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What a removal took away, and what it kept on purpose with the reason."""
+
+    removed: list[str]
+    kept: dict[str, str]
+    items: list[Item]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One environment of the repository at `root`, to be deployed to one kind of target."""
+
+    root: Path
+    environment: Environment
+    progress: Progress
+
+    def deploy(self, target_name: str, confirm: Confirm) -> Deployment:
+        """Bring the target to what the repository says.
+
+        On AWS, `confirm` is shown the differences first and may say no (DeclinedError). What an
+        interrupted run left half-made is taken up by the next one. Raises ClusterboxError.
+        """
+        with self._exclusively():
+            target, seeded = self._open(target_name)
+            assembly = self._synthesize()
+            cli = self._cli(target)
+            if target.asks_first:
+                with self.progress.step("diff"):
+                    differences = cli.diff(assembly)
+                if not confirm(differences):
+                    raise DeclinedError("nothing was deployed")
+            changed = self._deploy_boundary(cli, assembly)
+            self._bootstrap(target, cli)
+            with self.progress.step("deploy"):
+                rest = [stack for stack in assembly.stacks if stack not in changed]
+                changed |= cli.deploy(assembly, rest, self.progress.note)
+            return Deployment(changed, seeded, self._read_back(target))
+
+    def show(self, target_name: str) -> list[Item]:
+        """Return what exists of the site; an embedded account that does not run holds nothing."""
+        target = self._find(target_name)
+        return [] if target is None else self._read_back(target)
+
+    def destroy(self, target_name: str, confirm: Confirm) -> Removal:
+        """Remove clusters and stacks, but keep what is protected and what that needs.
+
+        Clusters are deleted through ParallelCluster first: their stacks would leave them running.
+        """
+        with self._exclusively():
+            target = self._find(target_name)
+            if target is None:
+                raise ClusterboxError(f"no embedded account of {self.environment.name} runs")
+            assembly = self._synthesize()
+            kept = _kept_stacks(assembly)
+            doomed = [stack for stack in assembly.stacks if stack not in kept]
+            clusters = [entry.name for entry in self.environment.clusters]
+            question = f"clusters {', '.join(clusters) or 'none'}; stacks {', '.join(doomed)}"
+            if target.asks_first and not confirm(question):
+                raise DeclinedError("nothing was removed")
+            removed = self._delete_clusters(target, clusters)
+            standing = _standing_stacks(target, doomed)
+            with self.progress.step("destroy"):
+                self._cli(target).destroy(assembly, standing, self.progress.note)
+            kept |= self._kept_buckets()
+            return Removal([*removed, *standing], kept, self._read_back(target))
+
+    def _open(self, target_name: str) -> tuple[targets.Target, int]:
+        """Return the target, ready to be deployed to, and how many things were seeded in it."""
+        if target_name == "aws":
+            return self._aws(), 0
+        with self.progress.step("account"):
+            target = targets.start_embedded(self.root, self.environment)
+            images = Repository(self.root).load_images(self.environment)
+            seeded = targets.seed_embedded(target, self.environment, images)
+            self.progress.note(
+                f"embedded account {self.environment.account} on port {target.account.port}"
+            )
+            if seeded:
+                self.progress.note(f"{seeded} things made that the environment says exist")
+        return target, seeded
+
+    def _find(self, target_name: str) -> targets.Target | None:
+        if target_name == "aws":
+            return self._aws()
+        return targets.find_embedded(self.root, self.environment)
+
+    def _aws(self) -> targets.AwsTarget:
+        target = targets.AwsTarget(self.root, self.environment)
+        target.check_account()
+        return target
+
+    def _synthesize(self) -> Assembly:
+        """Synthesize beside the folder of the last synth, and put the new one in its place."""
+        with self.progress.step("synth"):
+            final = self._folder / "cdk.out"
+            final.parent.mkdir(parents=True, exist_ok=True)
+            beside = Path(tempfile.mkdtemp(prefix=".cdk.out.", dir=final.parent))
+            try:
+                assembly = synthesize(self.root, self.environment.name, beside)
+                shutil.rmtree(final, ignore_errors=True)
+                beside.rename(final)
+            finally:
+                shutil.rmtree(beside, ignore_errors=True)
+            self.progress.note(f"{len(assembly.stacks)} stacks")
+        return Assembly(final, assembly.dependencies, assembly.protected)
+
+    def _deploy_boundary(self, cli: CdkCli, assembly: Assembly) -> dict[str, bool]:
+        """Deploy the boundary, where the site makes it: the bootstrap's roles carry it too."""
+        boundary = names.stack_name(self.environment, "boundary")
+        if boundary not in assembly.stacks:
+            return {}
+        with self.progress.step("boundary"):
+            return cli.deploy(assembly, [boundary], self.progress.note)
+
+    def _bootstrap(self, target: targets.Target, cli: CdkCli) -> None:
+        if _standing_stacks(target, [bootstrap.STACK]):
+            return
+        with self.progress.step("bootstrap"):
+            template = bootstrap.bound_template(cli.bootstrap_template(), self.environment)
+            path = self._folder / "bootstrap.yaml"
+            path.write_text(template, encoding="utf-8")
+            cli.bootstrap(
+                self.environment.account, self.environment.region, path, self.progress.note
+            )
+
+    def _delete_clusters(self, target: targets.Target, clusters: list[str]) -> list[str]:
+        pcluster = Pcluster(self.root / ".venv-pcluster", target.process_environment())
+        deleted = []
+        with self.progress.step("clusters"):
+            for cluster in clusters:
+                if pcluster.delete_cluster(cluster, self.environment.region):
+                    deleted.append(cluster)
+                    self.progress.note(f"cluster {cluster} deleted")
+        return deleted
+
+    def _read_back(self, target: targets.Target) -> list[Item]:
+        with self.progress.step("read back"):
+            return fetch_inventory(target.client, self.environment)
+
+    def _kept_buckets(self) -> dict[str, str]:
+        buckets = self.environment.storage.buckets
+        named = [getattr(buckets, purpose) for purpose in type(buckets).model_fields]
+        return {
+            bucket.name: "bucket that exists outside of the site"
+            for bucket in named
+            if bucket.exists
+        }
+
+    def _cli(self, target: targets.Target) -> CdkCli:
+        return CdkCli(self.root, target.process_environment(), self._folder / "cdk.log")
+
+    @property
+    def _folder(self) -> Path:
+        return self.root / ".clusterbox" / "sites" / self.environment.name
+
+    @contextmanager
+    def _exclusively(self) -> Iterator[None]:
+        """Hold the site against a second run from this folder; raises ClusterboxError."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ClusterboxError(
+                    f"another run is at work on {self.environment.name}; wait until it has ended"
+                ) from error
+            yield
+
+
+def _kept_stacks(assembly: Assembly) -> dict[str, str]:
+    """Return the stacks that stay: the protected ones, and those they stand on, with reasons."""
+    kept = {stack: "protected: holds data, keys or what these need" for stack in assembly.protected}
+    for stack in assembly.with_dependencies(sorted(assembly.protected)):
+        kept.setdefault(stack, "a protected stack depends on it")
+    return {stack: kept[stack] for stack in assembly.stacks if stack in kept}
+
+
+def _standing_stacks(target: targets.Target, stacks: list[str]) -> list[str]:
+    """Return those of the named stacks that exist in the account."""
+    pages = target.client("cloudformation").get_paginator("describe_stacks").paginate()
+    # A stack whose first change set was never executed is nothing yet.
+    standing = {
+        stack["StackName"]
+        for page in pages
+        for stack in page["Stacks"]
+        if stack["StackStatus"] != "REVIEW_IN_PROGRESS"
+    }
+    return [stack for stack in stacks if stack in standing]

@@ -1,0 +1,1 @@
+"""The embedded AWS account: a stand-in for AWS on the loopback address of one machine."""

@@ -1,0 +1,259 @@
+"""Starting, finding, seeding and ending an embedded AWS account.
+
+The account is a process of its own on the loopback address. It outlives the command that
+started it; a file in its state directory tells later commands where it listens. What it holds
+is in that process's memory only: an account that was stopped starts empty.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from clusterbox.embedded import processes, server_process
+from clusterbox.embedded.seed import SeedDocument, SeedResult
+from clusterbox.errors import ClusterboxError
+
+START_TIMEOUT_SECONDS = 30.0
+STATE_FILE = "account.json"
+_STATUS_PATH = "/_clusterbox/status"
+_SEED_PATH = "/_clusterbox/seed"
+_ANSWER_SECONDS = 20.0
+# Two starts at the same moment can pick the same free port; the later one tries another.
+_PORT_ATTEMPTS = 3
+
+
+class AccountError(ClusterboxError):
+    """The embedded account cannot be started, found or reached."""
+
+
+class SeedRefusedError(ClusterboxError):
+    """The account refused a seed document; nothing of it was made."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        super().__init__(f"the embedded account refused its seed:\n{lines}")
+
+
+@dataclass(frozen=True)
+class EmbeddedAccount:
+    """A running embedded account."""
+
+    account: str
+    region: str
+    port: int
+    pid: int
+    state_dir: Path
+
+    @classmethod
+    def start(
+        cls,
+        state_dir: Path,
+        *,
+        account: str,
+        region: str,
+        python: str = sys.executable,
+        port: int = 0,
+        extra_env: Mapping[str, str] | None = None,
+    ) -> EmbeddedAccount:
+        """Start an empty account and return it once it answers.
+
+        `port` 0 takes a free one; `python` is an interpreter that has ministack; `extra_env` is
+        added to the server's environment, and so to that of every Lambda function.
+
+        Raises AccountError when one runs in `state_dir` already, when `extra_env` asks for
+        another address than loopback, or when the server does not answer in 30 seconds.
+        """
+        extra_env = dict(extra_env or {})
+        if not server_process.asks_for_loopback(extra_env):
+            host = extra_env["BIND_HOST"]
+            raise AccountError(f"BIND_HOST {host!r}: the embedded account binds to loopback only")
+        if running := cls.attach(state_dir):
+            raise AccountError(
+                f"an embedded account already runs in {state_dir} (port {running.port}, "
+                f"pid {running.pid}): stop it first, or attach to it"
+            )
+        state_dir.mkdir(parents=True, exist_ok=True)
+        for attempt in range(1, _PORT_ATTEMPTS + 1):
+            chosen = port or server_process.free_port()
+            process = server_process.launch(state_dir, account, region, python, chosen, extra_env)
+            started = cls(account, region, chosen, process.pid, state_dir)
+            if started._wait_until_healthy(process):
+                started._write_state()
+                return started
+            ended = process.poll() is not None
+            processes.end_group(process.pid)
+            tail = server_process.log_tail(state_dir)
+            if port or attempt == _PORT_ATTEMPTS or "in use" not in tail:
+                break
+        waited = f"did not answer within {START_TIMEOUT_SECONDS:.0f} s"
+        raise AccountError(
+            f"the embedded account on port {chosen} {'ended at once' if ended else waited}; "
+            f"the end of {state_dir / server_process.LOG_FILE}:\n{tail}"
+        )
+
+    @classmethod
+    def attach(cls, state_dir: Path) -> EmbeddedAccount | None:
+        """Return the account running in `state_dir`; None when there is none.
+
+        A state file whose process is gone, or whose port another server took over, is none.
+        """
+        found = cls._read_state(state_dir)
+        return found if found and found._answers() else None
+
+    @classmethod
+    def stop(cls, state_dir: Path) -> bool:
+        """End the account of `state_dir` and its Lambda functions; return whether one ran.
+
+        Ends no process that is not that server, however old the state file is.
+        """
+        found = cls._read_state(state_dir)
+        running = found is not None and (found._is_our_process() or found._answers())
+        if found and running:
+            processes.end_group(found.pid)
+        (state_dir / STATE_FILE).unlink(missing_ok=True)
+        shutil.rmtree(server_process.scratch_dir(state_dir), ignore_errors=True)
+        return running
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that send boto3, the AWS CLI and the CDK CLI to this account.
+
+        The files of the user's profiles are shut out. A variable `AWS_PROFILE` in the
+        surrounding environment would still be obeyed: see `process_environment`.
+        """
+        return {
+            "AWS_ENDPOINT_URL": f"http://localhost:{self.port}",
+            "AWS_ACCESS_KEY_ID": "embedded",
+            "AWS_SECRET_ACCESS_KEY": "embedded",
+            "AWS_REGION": self.region,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_CONFIG_FILE": os.devnull,
+        }
+
+    def process_environment(self) -> dict[str, str]:
+        """Return this process's environment with every AWS setting replaced by the account's."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        return kept | self.environment()
+
+    def client(self, service: str) -> Any:
+        """Return a boto3 client of this account; no file or variable of the user is read."""
+        make: Any = _boto3_session(self.region).client  # Stubs know only literal service names.
+        return make(service, endpoint_url=f"http://localhost:{self.port}")
+
+    def seed(self, document: SeedDocument | Mapping[str, object]) -> SeedResult:
+        """Make what the document lists and is not there yet; return what was made.
+
+        Raises SeedRefusedError with every problem, and AccountError when nothing answers.
+        """
+        given = document.model_dump() if isinstance(document, SeedDocument) else dict(document)
+        status, answer = self._request("POST", _SEED_PATH, json.dumps(given))
+        if status == http.client.BAD_REQUEST:
+            raise SeedRefusedError(list(answer["problems"]))
+        if status != http.client.OK:
+            raise AccountError(f"seeding port {self.port} answered {status}: {answer}")
+        return SeedResult.model_validate(answer)
+
+    def status(self) -> dict[str, Any]:
+        """Return the account's id, region, number of stack resources and versions."""
+        status, answer = self._request("GET", _STATUS_PATH)
+        if status != http.client.OK:
+            raise AccountError(f"port {self.port} answered {status}, not an embedded account")
+        return dict(answer)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        body: str | None = None,
+        timeout_seconds: float = _ANSWER_SECONDS,
+    ) -> tuple[int, Any]:
+        connection = http.client.HTTPConnection(
+            server_process.LOOPBACK, self.port, timeout=timeout_seconds
+        )
+        try:
+            connection.request(method, path, body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise AccountError(
+                f"no embedded account answers on {server_process.LOOPBACK}:{self.port}: {error}"
+            ) from error
+        finally:
+            connection.close()
+
+    def _answers(self, timeout_seconds: float = 5.0) -> bool:
+        if not processes.is_alive(self.pid):
+            return False
+        try:
+            code, status = self._request("GET", _STATUS_PATH, timeout_seconds=timeout_seconds)
+        except AccountError:
+            return False
+        who = (status.get("account"), status.get("pid")) if isinstance(status, dict) else None
+        return code == http.client.OK and who == (self.account, self.pid)
+
+    def _is_our_process(self) -> bool:
+        """Return whether the pid is still this account's server, even one that hangs."""
+        words = processes.command_of(self.pid)
+        ours = ("clusterbox.embedded.server", str(self.port), self.account)
+        return all(word in words for word in ours)
+
+    def _wait_until_healthy(self, process: subprocess.Popen[bytes]) -> bool:
+        end = time.monotonic() + START_TIMEOUT_SECONDS
+        while time.monotonic() < end and process.poll() is None:
+            if self._answers(timeout_seconds=1.0):
+                return True
+            time.sleep(0.05)
+        return False
+
+    def _write_state(self) -> None:
+        """Write the state beside its file and rename it: a reader never sees half of it."""
+        state = {**asdict(self), "state_dir": str(self.state_dir)}
+        beside = self.state_dir / f".{STATE_FILE}.{os.getpid()}"
+        beside.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+        beside.replace(self.state_dir / STATE_FILE)
+
+    @classmethod
+    def _read_state(cls, state_dir: Path) -> EmbeddedAccount | None:
+        try:
+            state = json.loads((state_dir / STATE_FILE).read_text(encoding="utf-8"))
+            return cls(
+                account=str(state["account"]),
+                region=str(state["region"]),
+                port=int(state["port"]),
+                pid=int(state["pid"]),
+                state_dir=state_dir,
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # No file, or not one of ours: no account.
+
+
+@functools.cache
+def _boto3_session(region: str) -> Any:
+    """Return a session that reads neither profiles nor variables; making one takes 0.1 s."""
+    import boto3
+    import botocore.session
+
+    ignored = {
+        "profile": (None, None, None, None),
+        "config_file": (None, None, os.devnull, None),
+        "credentials_file": (None, None, os.devnull, None),
+    }
+    return boto3.session.Session(
+        botocore_session=botocore.session.Session(session_vars=ignored),
+        aws_access_key_id="embedded",
+        aws_secret_access_key="embedded",  # noqa: S106 -- no secret: any value is accepted
+        region_name=region,
+    )
