@@ -17,7 +17,7 @@ from clusterbox.site.images import LockedImage
 from clusterbox.site.yaml_file import YamlFile
 from stacks.identity import IdentityStack
 from stacks.network import NetworkStack
-from stacks.permissions import nodes
+from stacks.permissions import arns, nodes
 from stacks.permissions.roles import make_role
 from stacks.security import SecurityStack
 from stacks.storage import StorageStack
@@ -61,7 +61,7 @@ class ClusterStack(cdk.Stack):
             "security_groups.cluster": security.cluster.security_group_id,
             "security_groups.ssh": security.ssh.security_group_id,
             **{f"images.{name}": image.ami for name, image in images.items()},
-            **self._make_roles(images, storage, key),
+            **self._make_roles(config, images, storage, key),
         }
         for name, file_system in storage.file_systems.items():
             values[f"storage.{name}"] = file_system.file_system_id
@@ -70,65 +70,44 @@ class ClusterStack(cdk.Stack):
         self._make_cluster(references.resolve(config, values), identity)
 
     def _make_roles(
-        self, images: Mapping[str, LockedImage], storage: StorageStack, key: kms.IKey
+        self,
+        config: YamlFile,
+        images: Mapping[str, LockedImage],
+        storage: StorageStack,
+        key: kms.IKey,
     ) -> dict[str, str]:
-        """Make the roles of the cluster's machines; return their ARNs by reference."""
+        """Make the roles that the configuration refers to; return their ARNs by reference."""
         environment, cluster = self._environment, self._cluster
         data = nodes.share_data(
             environment,
             file_systems=[file_system.arn for file_system in storage.file_systems.values()],
             key_arn=key.key_arn,
         )
-        machines = iam.ServicePrincipal("ec2.amazonaws.com")
-        compute = make_role(
-            self,
-            "Compute",
-            environment=environment,
-            purpose=f"{cluster}-compute",
-            description=f"Compute nodes of {cluster}",
-            principal=machines,
-            statements=[*nodes.compute_node(environment, cluster), *data],
+        head_node = nodes.head_node(
+            environment,
+            cluster,
+            images=[image.ami for image in images.values()],
+            compute_role_arn=arns.site_roles(environment, f"{cluster}-compute"),
         )
-        head_node = make_role(
-            self,
-            "HeadNode",
-            environment=environment,
-            purpose=f"{cluster}-head-node",
-            description=f"Head node of {cluster}",
-            principal=machines,
-            statements=[
-                *nodes.head_node(
-                    environment,
-                    cluster,
-                    images=[image.ami for image in images.values()],
-                    compute_role_arn=compute.role_arn,
-                ),
-                *data,
-            ],
-        )
-        login = make_role(
-            self,
-            "Login",
-            environment=environment,
-            purpose=f"{cluster}-login",
-            description=f"Login nodes of {cluster}",
-            principal=machines,
-            statements=[*nodes.login_node(environment, cluster), *data],
-        )
-        cleanup = make_role(
-            self,
-            "Cleanup",
-            environment=environment,
-            purpose=f"{cluster}-cleanup",
-            description=f"ParallelCluster's clean-up function of {cluster}",
-            principal=iam.ServicePrincipal("lambda.amazonaws.com"),
-            statements=nodes.cleanup_function(environment, cluster),
-        )
+        plans = {
+            "HeadNode": ("head-node", "ec2", [*head_node, *data]),
+            "Compute": ("compute", "ec2", [*nodes.compute_node(environment, cluster), *data]),
+            "Login": ("login", "ec2", [*nodes.login_node(environment, cluster), *data]),
+            "Cleanup": ("cleanup", "lambda", nodes.cleanup_function(environment, cluster)),
+        }
+        used = {name for _, name in references.find_references(config)}
         return {
-            "roles.head_node": head_node.role_arn,
-            "roles.compute": compute.role_arn,
-            "roles.login": login.role_arn,
-            "roles.cleanup": cleanup.role_arn,
+            reference: make_role(
+                self,
+                construct_id,
+                environment=environment,
+                purpose=f"{cluster}-{purpose}",
+                description=f"{purpose} of cluster {cluster}",
+                principal=iam.ServicePrincipal(f"{service}.amazonaws.com"),
+                statements=statements,
+            ).role_arn
+            for construct_id, (purpose, service, statements) in plans.items()
+            if (reference := f"roles.{purpose.replace('-', '_')}") in used
         }
 
     def _make_cluster(self, configuration: dict[str, Any], identity: IdentityStack) -> None:

@@ -9,7 +9,7 @@ from constructs import Construct
 from clusterbox.site.environment import Environment
 from stacks.network import NetworkStack
 from stacks.permissions.roles import acknowledge
-from stacks.storage import StorageStack
+from stacks.storage import SharedFileSystem, StorageStack
 
 SSH = ec2.Port.tcp(22)
 NFS_PORT = 2049
@@ -41,7 +41,7 @@ class SecurityStack(cdk.Stack):
         self._connect_nodes()
         self._open_ssh()
         for name, file_system in storage.file_systems.items():
-            self._open_file_system(name, file_system.security_group_id)
+            self._open_file_system(name, file_system)
 
     def _make_group(self, construct_id: str, description: str) -> ec2.SecurityGroup:
         group = ec2.SecurityGroup(
@@ -81,16 +81,28 @@ class SecurityStack(cdk.Stack):
             self.ssh.add_ingress_rule(bastion, SSH, "bastion")
         self.ssh.add_ingress_rule(self.admin, SSH, "admin box")
 
-    def _open_file_system(self, name: str, group_id: str) -> None:
+    def _open_file_system(self, name: str, file_system: SharedFileSystem) -> None:
         construct_name = "".join(part.title() for part in name.split("_"))
         for label, source in (("Cluster", self.cluster), ("Admin", self.admin)):
             ec2.CfnSecurityGroupIngress(
                 self,
                 f"{construct_name}From{label}",
-                group_id=group_id,
+                group_id=file_system.security_group_id,
                 source_security_group_id=source.security_group_id,
                 ip_protocol="tcp",
                 from_port=NFS_PORT,
                 to_port=NFS_PORT,
                 description=f"NFS from {label.lower()}",
             )
+            if file_system.is_made_here:
+                # Answers need no rule, but ParallelCluster's validator asks for one.
+                ec2.CfnSecurityGroupEgress(
+                    self,
+                    f"{construct_name}To{label}",
+                    group_id=file_system.security_group_id,
+                    destination_security_group_id=source.security_group_id,
+                    ip_protocol="tcp",
+                    from_port=NFS_PORT,
+                    to_port=NFS_PORT,
+                    description=f"NFS to {label.lower()}",
+                )

@@ -29,6 +29,7 @@ class SharedFileSystem:
     arn: str
     security_group_id: str
     access_points: dict[str, str]
+    is_made_here: bool
 
 
 class StorageStack(cdk.Stack):
@@ -76,6 +77,7 @@ class StorageStack(cdk.Stack):
             ),
             security_group_id=plan.security_group or "",
             access_points={},
+            is_made_here=False,
         )
 
     def _make_file_system(self, name: str, plan: model.FileSystem) -> SharedFileSystem:
@@ -122,7 +124,11 @@ class StorageStack(cdk.Stack):
         if plan.backup_days:
             self._backed_up.setdefault(plan.backup_days, []).append(file_system.attr_arn)
         return SharedFileSystem(
-            file_system.ref, file_system.attr_arn, group.security_group_id, points
+            file_system.ref,
+            file_system.attr_arn,
+            group.security_group_id,
+            points,
+            is_made_here=True,
         )
 
     def _make_access_point(

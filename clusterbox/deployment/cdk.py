@@ -15,6 +15,10 @@ from clusterbox.errors import ClusterboxError, InputError
 
 _STACK_DONE = re.compile(r"✅\s+(?P<stack>\S+?)(?P<same> \(no changes\))?\s*$")
 _STACK_FAILED = re.compile(r"❌\s+(?P<text>.*)")
+# A line of the CLI's list "Failed resources".
+_RESOURCE_FAILED = re.compile(
+    r"^(?P<stack>\S+) \| +[\d:]+ [AP]M \| \w+_FAILED +\| (?P<type>\S+) +\| (?P<id>\S+) (?P<reason>.*)"
+)
 _DESTROYED = re.compile(r"✅\s+(?P<stack>\S+): destroyed")
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _TAIL_LINES = 30
@@ -174,10 +178,8 @@ class CdkCli:
                 if (told := read(line)) is not None:
                     note(told)
         if process.returncode != 0:
-            failed = "\n".join(m["text"] for line in lines if (m := _STACK_FAILED.search(line)))
-            reasons = failed or _tail(lines)
             raise CdkError(
-                f"`cdk {words[0]}` failed; all of its output is in {self.log}\n{reasons}"
+                f"`cdk {words[0]}` failed; all of its output is in {self.log}\n{_find_reasons(lines)}"
             )
 
 
@@ -274,6 +276,32 @@ def _explain(output: str, outdir: Path) -> str:
             paths = ", ".join(item["constructPath"] for item in violation["violatingConstructs"])
             findings.append(f"  {violation['ruleName']} at {paths}: {violation['description']}")
     return "findings that nobody has explained:\n" + "\n".join(findings)
+
+
+def _find_reasons(lines: Sequence[str]) -> str:
+    """Return why resources failed; where the output does not say, its failed stacks or its end."""
+    reasons: dict[str, None] = {}
+    for line in lines:
+        match = _RESOURCE_FAILED.search(line)
+        # What was only stopped because something else failed explains nothing.
+        if match and "cancelled" not in match["reason"]:
+            shown = "".join(f"\n    {text}" for text in _split_reason(match["reason"]))
+            reasons[f"  {match['stack']}: {match['id']} ({match['type']}){shown}"] = None
+    failed = [f"  {match['text']}" for line in lines if (match := _STACK_FAILED.search(line))]
+    return "\n".join([*reasons, *failed]) or _tail(lines)
+
+
+def _split_reason(reason: str) -> list[str]:
+    """Return a reason as lines: ParallelCluster's is JSON with one message a finding."""
+    try:
+        content = json.loads(reason[reason.index("{") :])
+        findings = [item for value in content.values() if isinstance(value, list) for item in value]
+        lines = [
+            f"{item.get('type', item.get('parameter', ''))}: {item['message']}" for item in findings
+        ]
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return [reason]
+    return list(dict.fromkeys(lines)) or [reason]
 
 
 def _tail(lines: Sequence[str]) -> str:

@@ -213,7 +213,7 @@ class Site:
 
 def _kept_stacks(assembly: Assembly) -> dict[str, str]:
     """Return the stacks that stay: the protected ones, and those they stand on, with reasons."""
-    kept = {stack: "protected: holds data, keys or what these need" for stack in assembly.protected}
+    kept = dict.fromkeys(assembly.protected, "protected: holds data, keys or what these need")
     for stack in assembly.with_dependencies(sorted(assembly.protected)):
         kept.setdefault(stack, "a protected stack depends on it")
     return {stack: kept[stack] for stack in assembly.stacks if stack in kept}

@@ -133,6 +133,15 @@ def acknowledge(scope: Construct, finding: str, reason: str) -> None:
     cdk.Validations.of(scope).acknowledge(cdk.Acknowledgment(id=finding, reason=reason))
 
 
+def ignore_lint(scope: Construct, rule: str, reason: str) -> None:
+    """Record in a resource's metadata why one rule of cfn-lint does not count for it."""
+    resource = scope if isinstance(scope, cdk.CfnResource) else scope.node.default_child
+    if not isinstance(resource, cdk.CfnResource):
+        raise TypeError(f"{scope.node.path} is not one resource")
+    resource.add_metadata("cfn-lint", {"config": {"ignore_checks": [rule]}})
+    resource.add_metadata(f"cfn-lint {rule}", reason)
+
+
 def acknowledge_wildcards(policy: Construct, statements: Sequence[Statement]) -> None:
     """Record the reason that each statement gives for its wildcards."""
     reasons: dict[str, str] = {}
