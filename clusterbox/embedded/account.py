@@ -126,6 +126,11 @@ class EmbeddedAccount:
         shutil.rmtree(server_process.scratch_dir(state_dir), ignore_errors=True)
         return running
 
+    @property
+    def endpoint_url(self) -> str:
+        """Return where it listens; by address, so that S3's clients put buckets into the path."""
+        return f"http://{server_process.LOOPBACK}:{self.port}"
+
     def environment(self) -> dict[str, str]:
         """Return the variables that send boto3, the AWS CLI and the CDK CLI to this account.
 
@@ -133,8 +138,9 @@ class EmbeddedAccount:
         surrounding environment would still be obeyed: see `process_environment`.
         """
         return {
-            "AWS_ENDPOINT_URL": f"http://localhost:{self.port}",
-            "AWS_ACCESS_KEY_ID": "embedded",
+            "AWS_ENDPOINT_URL": self.endpoint_url,
+            # The CDK CLI remembers which account a key belongs to, so each account has its own.
+            "AWS_ACCESS_KEY_ID": self.account,
             "AWS_SECRET_ACCESS_KEY": "embedded",
             "AWS_REGION": self.region,
             "AWS_DEFAULT_REGION": self.region,
@@ -150,8 +156,10 @@ class EmbeddedAccount:
 
     def client(self, service: str) -> Any:
         """Return a boto3 client of this account; no file or variable of the user is read."""
-        make: Any = _boto3_session(self.region).client  # Stubs know only literal service names.
-        return make(service, endpoint_url=f"http://localhost:{self.port}")
+        make: Any = _boto3_session(
+            self.account, self.region
+        ).client  # Stubs know only literal service names.
+        return make(service, endpoint_url=self.endpoint_url)
 
     def seed(self, document: SeedDocument | Mapping[str, object]) -> SeedResult:
         """Make what the document lists and is not there yet; return what was made.
@@ -241,7 +249,7 @@ class EmbeddedAccount:
 
 
 @functools.cache
-def _boto3_session(region: str) -> Any:
+def _boto3_session(account: str, region: str) -> Any:
     """Return a session that reads neither profiles nor variables; making one takes 0.1 s."""
     import boto3
     import botocore.session
@@ -253,7 +261,7 @@ def _boto3_session(region: str) -> Any:
     }
     return boto3.session.Session(
         botocore_session=botocore.session.Session(session_vars=ignored),
-        aws_access_key_id="embedded",
+        aws_access_key_id=account,
         aws_secret_access_key="embedded",  # noqa: S106 -- no secret: any value is accepted
         region_name=region,
     )

@@ -19,6 +19,7 @@ from clusterbox.embedded.server import (
     interfaces,
     network,
     object_storage,
+    parallelcluster_types,
     security_groups,
     volumes,
 )
@@ -42,6 +43,7 @@ _SERVICES = (
     interfaces,
     network,
     object_storage,
+    parallelcluster_types,
     security_groups,
     volumes,
 )

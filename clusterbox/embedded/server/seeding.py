@@ -55,6 +55,8 @@ def _rename(store: Any, made_id: str, wanted_id: str, key: str) -> dict[str, Any
 def _make_vpc(vpc: Vpc) -> None:
     made = call(ec2._create_vpc, query_parameters({"CidrBlock": vpc.cidr})).value("vpcId")
     _rename(ec2._vpcs, made, vpc.id, "VpcId")
+    # ParallelCluster refuses a VPC without host names; a VPC that CloudFormation makes says so itself.
+    ec2._vpcs[vpc.id]["EnableDnsHostnames"] = True
     for store in (ec2._network_acls, ec2._route_tables, ec2._security_groups):
         for child in store.values():
             if child["VpcId"] == made:

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tests.conftest import Templates
+from tests.stacks.resources import each, only
+
+
+def configuration(templates: Templates, stack: str) -> dict[str, Any]:
+    cluster = only(templates[stack], "Custom::PclusterCluster")
+    found: dict[str, Any] = cluster["Properties"]["ClusterConfiguration"]
+    return found
+
+
+def test_the_provider_gets_the_site_s_role_because_its_own_would_have_no_boundary(
+    templates: Templates,
+) -> None:
+    nested = [item for _, _, item in each(templates, "AWS::CloudFormation::Stack")]
+    assert len(nested) == 2
+    for stack in nested:
+        assert set(stack["Properties"]["Parameters"]) == {"CustomLambdaRole"}
+        assert stack["Properties"]["TemplateURL"] == (
+            "https://us-west-2-aws-parallelcluster.s3.us-west-2.amazonaws.com/"
+            "parallelcluster/3.16.1/templates/custom_resource/cluster.yaml"
+        )
+
+
+def test_the_cluster_has_the_properties_that_the_provider_takes_and_no_other(
+    templates: Templates,
+) -> None:
+    for _, _, cluster in each(templates, "Custom::PclusterCluster"):
+        properties = cluster["Properties"]
+        assert set(properties) == {
+            "ServiceToken",
+            "ClusterName",
+            "ClusterConfiguration",
+            "DeletionPolicy",
+        }
+        assert properties["DeletionPolicy"] == "Retain"
+        assert cluster["DeletionPolicy"] == "Retain"
+
+
+def test_a_queue_s_max_count_can_be_read_in_the_template(ws_dev: Templates) -> None:
+    queues = configuration(ws_dev, "ws-dev-cluster-ws-eco")["Scheduling"]["SlurmQueues"]
+    counts = {queue["Name"]: queue["ComputeResources"][0]["MaxCount"] for queue in queues}
+    assert counts == {"eco": 3, "spot": 3}
+
+
+def test_references_become_what_the_stacks_own(ws_dev: Templates) -> None:
+    found = configuration(ws_dev, "ws-dev-cluster-ws-eco")
+    assert found["Image"]["CustomAmi"] == "ami-067d504ae48dd3252"
+    assert found["HeadNode"]["Networking"]["SubnetId"] == "subnet-08f1118dd59133513"
+    assert found["CustomS3Bucket"] == "dev-ws-parallelcluster-testbucket"
+    assert "Fn::ImportValue" in found["SharedStorage"][0]["EfsSettings"]["FileSystemId"]
+    assert "${" not in json.dumps(found)
+
+
+def test_head_node_and_queues_share_one_image(templates: Templates) -> None:
+    for _, _, cluster in each(templates, "Custom::PclusterCluster"):
+        text = json.dumps(cluster["Properties"]["ClusterConfiguration"])
+        assert text.count("CustomAmi") == 1
+
+
+def test_the_seed_s_cluster_looks_as_it_must_today(ws_dev: Templates) -> None:
+    found = configuration(ws_dev, "ws-dev-cluster-ws-eco")
+    eco, spot = found["Scheduling"]["SlurmQueues"]
+    assert found["Image"]["Os"] == "alinux2023"
+    assert eco["ComputeResources"][0]["Instances"][0] == {"InstanceType": "t3a.2xlarge"}
+    assert len(eco["ComputeResources"][0]["Instances"]) > 1
+    assert spot["CapacityType"] == "SPOT"
+    assert found["Scheduling"]["SlurmSettings"]["QueueUpdateStrategy"] == "DRAIN"
+    assert found["Scheduling"]["SlurmSettings"]["ScaledownIdletime"] == 10
+    storage = found["SharedStorage"][0]
+    assert storage["MountDir"] == "/wspcefs"
+    assert storage["EfsSettings"]["EncryptionInTransit"] is True
+    assert storage["EfsSettings"]["IamAuthorization"] is True
+    assert {"Key": "Owner", "Value": "butzer"} in found["Tags"]
+    assert found["Monitoring"]["Logs"]["CloudWatch"]["Enabled"] is True
+
+
+def test_no_tag_of_ours_is_one_that_parallelcluster_gives_its_nodes(templates: Templates) -> None:
+    for _, _, cluster in each(templates, "Custom::PclusterCluster"):
+        keys = {tag["Key"] for tag in cluster["Properties"]["ClusterConfiguration"]["Tags"]}
+        assert keys == {"Owner", "Project", "Organization", "CostCenter"}
+
+
+def test_only_the_roles_that_a_configuration_refers_to_are_made(ws_dev: Templates) -> None:
+    def roles(stack: str) -> list[str]:
+        return [
+            role["Properties"]["RoleName"]
+            for _, _, role in each({"": ws_dev[stack]}, "AWS::IAM::Role")
+        ]
+
+    assert sorted(roles("ws-dev-cluster-ws-eco")) == [
+        "ws-dev-ws-eco-cleanup",
+        "ws-dev-ws-eco-compute",
+        "ws-dev-ws-eco-head-node",
+    ]
+    assert "ws-dev-ws-eco-login-login" in roles("ws-dev-cluster-ws-eco-login")
+
+
+def test_every_resource_that_can_carry_tags_carries_those_of_the_environment(
+    templates: Templates,
+) -> None:
+    seen = 0
+    for stack, logical_id, resource in each(
+        templates, "AWS::IAM::Role", "AWS::EC2::SecurityGroup", "AWS::S3::Bucket"
+    ):
+        tags = {tag["Key"] for tag in resource["Properties"].get("Tags", [])}
+        if logical_id.startswith("CustomVpcRestrict"):
+            continue  # CDK writes this one without tags; its stack carries them
+        assert {"Owner", "Project", "Organization", "CostCenter", "Environment"} <= tags, (
+            stack,
+            logical_id,
+        )
+        seen += 1
+    assert seen > 10
+
+
+def test_the_admin_box_is_private_encrypted_and_takes_only_imds_v2(templates: Templates) -> None:
+    (template,) = [t for name, t in templates.items() if name.endswith("-admin")]
+    box = only(template, "AWS::EC2::Instance")["Properties"]
+    assert box["NetworkInterfaces"][0]["AssociatePublicIpAddress"] is False
+    assert box["BlockDeviceMappings"][0]["Ebs"]["Encrypted"] is True
+    assert box["BlockDeviceMappings"][0]["Ebs"]["VolumeSize"] == 60
+    assert box["InstanceInitiatedShutdownBehavior"] == "stop"
+    launch = only(template, "AWS::EC2::LaunchTemplate")["Properties"]["LaunchTemplateData"]
+    assert launch["MetadataOptions"]["HttpTokens"] == "required"
+
+
+def test_the_admin_box_has_a_name_that_outlives_its_address(
+    sandbox: Templates, ws_dev: Templates
+) -> None:
+    record = only(sandbox["sandbox-admin"], "AWS::Route53::RecordSet")["Properties"]
+    assert record["Name"] == "sandbox-adminbox.sandbox.internal."
+    box = only(ws_dev["ws-dev-admin"], "AWS::EC2::Instance")["Properties"]
+    assert {"Key": "Name", "Value": "ws-pc-adminbox"} in box["Tags"]
+    assert "KeyName" in box
+    assert "KeyName" not in only(sandbox["sandbox-admin"], "AWS::EC2::Instance")["Properties"]
