@@ -82,3 +82,7 @@ def find_root(given: Path | None) -> Path:
 def _complain(error: ClusterboxError, code: int) -> int:
     sys.stderr.write(f"clusterbox: {error}\n")
     return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

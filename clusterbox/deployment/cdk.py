@@ -297,7 +297,9 @@ def _split_reason(reason: str) -> list[str]:
         content = json.loads(reason[reason.index("{") :])
         findings = [item for value in content.values() if isinstance(value, list) for item in value]
         lines = [
-            f"{item.get('type', item.get('parameter', ''))}: {item['message']}" for item in findings
+            f"{item.get('level', 'ERROR').lower()} {item.get('type', item.get('parameter', ''))}: "
+            f"{item['message']}"
+            for item in findings
         ]
     except (ValueError, KeyError, AttributeError, TypeError):
         return [reason]

@@ -1,0 +1,218 @@
+"""A site is deployed for real: CDK CLI, CloudFormation and ParallelCluster's own library.
+
+The tests of this module follow one site through its life and depend on their order.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from clusterbox.deployment.inventory import Item
+from clusterbox.deployment.progress import Progress
+from clusterbox.deployment.site import Site
+from clusterbox.deployment.targets import find_embedded
+from clusterbox.errors import ClusterboxError
+from clusterbox.site.load import Repository
+
+pytestmark = pytest.mark.integration
+
+BOUNDARY = "boundary csr-Developer-Permissions-Boundary"
+
+
+def open_site(repository: Path) -> Site:
+    return Site(repository, Repository(repository).load_environment("ws-dev"), Progress())
+
+
+def never(_question: str) -> bool:
+    raise AssertionError("the embedded account is not asked about")
+
+
+def of_kind(items: list[Item], kind: str) -> list[Item]:
+    return [item for item in items if item.kind == kind]
+
+
+def set_max_count(repository: Path, old: int, new: int) -> None:
+    path = repository / "cluster_configs" / "eco.yaml"
+    text = path.read_text()
+    assert f"MaxCount: {old}" in text
+    path.write_text(text.replace(f"MaxCount: {old}", f"MaxCount: {new}", 1))
+
+
+def test_an_interrupted_deployment_can_be_run_again(repository: Path) -> None:
+    run = subprocess.Popen(
+        [sys.executable, "-m", "clusterbox.cli.main", "deploy", "ws-dev"],
+        cwd=repository,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    log = repository / ".clusterbox" / "sites" / "ws-dev" / "cdk.log"
+    end = time.monotonic() + 60
+    while time.monotonic() < end and run.poll() is None:
+        if log.exists() and "ws-dev-storage" in log.read_text(encoding="utf-8"):
+            break
+        time.sleep(0.05)
+    assert run.poll() is None, run.communicate()
+    os.killpg(run.pid, signal.SIGINT)
+    _, told = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert "interrupted" in told
+
+    done = open_site(repository).deploy("embedded", never)
+    assert {stack["StackStatus"] for stack in fetch_stacks(repository)} <= {
+        "CREATE_COMPLETE",
+        "UPDATE_COMPLETE",
+    }
+    assert [item.name for item in of_kind(done.items, "cluster")] == ["ws-eco", "ws-eco-login"]
+
+
+def fetch_stacks(repository: Path) -> list[dict[str, str]]:
+    target = find_embedded(repository, open_site(repository).environment)
+    assert target is not None
+    stacks: list[dict[str, str]] = target.client("cloudformation").describe_stacks()["Stacks"]
+    return stacks
+
+
+def test_what_was_deployed_is_read_back(repository: Path) -> None:
+    items = open_site(repository).show("embedded")
+    assert [(item.id, item.detail) for item in of_kind(items, "vpc")] == [
+        ("vpc-0c0ffee0000000001", "10.12.64.0/21")
+    ]
+    assert [item.id for item in of_kind(items, "subnet")] == ["subnet-08f1118dd59133513"]
+    roles = of_kind(items, "role")
+    assert len(roles) == 14
+    assert {item.detail for item in roles} == {BOUNDARY}
+    assert [item.detail for item in of_kind(items, "file system")] == ["encrypted"]
+    assert len(of_kind(items, "mount target")) == 1
+    assert [item.id for item in of_kind(items, "bucket")] == ["cluster_config", "logs", "results"]
+    (box,) = of_kind(items, "admin box")
+    assert box.name == "ws-pc-adminbox"
+    assert box.detail.startswith("10.12.64.")
+    for cluster in of_kind(items, "cluster"):
+        assert cluster.detail.startswith("10.12.64."), cluster
+        assert cluster.state == "running"
+
+
+def test_the_roles_of_the_bootstrap_are_bounded_too(repository: Path) -> None:
+    target = find_embedded(repository, open_site(repository).environment)
+    assert target is not None
+    iam = target.client("iam")
+    bounds = {
+        role["RoleName"]: iam.get_role(RoleName=role["RoleName"])["Role"]
+        .get("PermissionsBoundary", {})
+        .get("PermissionsBoundaryArn")
+        for page in iam.get_paginator("list_roles").paginate()
+        for role in page["Roles"]
+    }
+    assert any(name.startswith("cdk-") for name in bounds)
+    unbounded = [
+        name
+        for name, arn in bounds.items()
+        if not str(arn).endswith("csr-Developer-Permissions-Boundary")
+    ]
+    assert unbounded == []
+
+
+def test_a_second_deployment_changes_nothing(repository: Path) -> None:
+    done = open_site(repository).deploy("embedded", never)
+    assert done.is_unchanged
+    assert done.seeded == 0
+    assert len(done.changed) == 8
+
+
+def test_a_changed_max_count_reaches_the_deployed_cluster_and_only_its_stack(
+    repository: Path,
+) -> None:
+    set_max_count(repository, 3, 5)
+    done = open_site(repository).deploy("embedded", never)
+    assert [stack for stack, changed in done.changed.items() if changed] == [
+        "ws-dev-cluster-ws-eco"
+    ]
+    target = find_embedded(repository, open_site(repository).environment)
+    assert target is not None
+    s3 = target.client("s3")
+    bucket = "dev-ws-parallelcluster-testbucket"
+    keys = [item["Key"] for item in s3.list_objects_v2(Bucket=bucket)["Contents"]]
+    (key,) = [
+        k
+        for k in keys
+        if "/ws-eco-" in k and "login" not in k and k.endswith("/configs/cluster-config.yaml")
+    ]
+    config = yaml.safe_load(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+    assert int(config["Scheduling"]["SlurmQueues"][0]["ComputeResources"][0]["MaxCount"]) == 5
+
+
+def test_a_configuration_that_parallelcluster_refuses_fails_with_its_reason_and_rolls_back(
+    repository: Path,
+) -> None:
+    path = repository / "cluster_configs" / "eco.yaml"
+    good = path.read_text()
+    path.write_text(good.replace("ScaledownIdletime: 10", "ScaledownIdletime: soon"))
+    with pytest.raises(ClusterboxError) as caught:
+        open_site(repository).deploy("embedded", never)
+    path.write_text(good)
+    assert "ws-dev-cluster-ws-eco: Cluster (Custom::PclusterCluster)" in str(caught.value)
+    assert "ScaledownIdletime" in str(caught.value)
+    assert "Not a valid integer" in str(caught.value)
+    states = {stack["StackName"]: stack["StackStatus"] for stack in fetch_stacks(repository)}
+    assert states["ws-dev-cluster-ws-eco"] == "UPDATE_ROLLBACK_COMPLETE"
+    assert open_site(repository).deploy("embedded", never).is_unchanged
+
+
+def test_a_second_run_at_the_same_time_is_refused(repository: Path) -> None:
+    with (repository / ".clusterbox" / "sites" / "ws-dev" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ClusterboxError, match="another run is at work on ws-dev"):
+            open_site(repository).deploy("embedded", never)
+
+
+def test_destroy_removes_all_but_what_holds_data_and_says_so(repository: Path) -> None:
+    removal = open_site(repository).destroy("embedded", never)
+    assert removal.removed == [
+        "ws-eco",
+        "ws-eco-login",
+        "ws-dev-network",
+        "ws-dev-security",
+        "ws-dev-identity",
+        "ws-dev-admin",
+        "ws-dev-cluster-ws-eco",
+        "ws-dev-cluster-ws-eco-login",
+    ]
+    assert set(removal.kept) == {
+        "ws-dev-encryption",
+        "ws-dev-storage",
+        "dev-ws-parallelcluster-testbucket",
+        "ws-out",
+    }
+    assert [item.name for item in of_kind(removal.items, "stack")] == [
+        "ws-dev-encryption",
+        "ws-dev-storage",
+    ]
+    assert of_kind(removal.items, "cluster") == []
+    assert len(of_kind(removal.items, "file system")) == 1
+
+
+def test_destroy_twice_removes_nothing_the_second_time(repository: Path) -> None:
+    assert open_site(repository).destroy("embedded", never).removed == []
+
+
+def test_a_site_deployed_again_finds_its_file_system(repository: Path) -> None:
+    site = open_site(repository)
+    (before,) = of_kind(site.show("embedded"), "file system")
+    done = site.deploy("embedded", never)
+    (after,) = of_kind(done.items, "file system")
+    assert after.id == before.id
+    assert len(of_kind(done.items, "cluster")) == 2
+    assert json.dumps(
+        sorted(stack for stack, changed in done.changed.items() if not changed)
+    ) == json.dumps(["ws-dev-encryption", "ws-dev-storage"])
