@@ -58,3 +58,36 @@ def templates(request: pytest.FixtureRequest) -> Templates:
     """Return the templates of each shipped environment in turn."""
     found: Templates = request.getfixturevalue(request.param.replace("-", "_"))
     return found
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option with which CI refuses a run that left something out."""
+    parser.addoption(
+        "--fail-on-skip", action="store_true", help="fail when an integration test was skipped"
+    )
+
+
+class _Skips:
+    """Counts the integration tests that were skipped."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.skipped and "integration" in report.keywords:
+            self.names.append(report.nodeid)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.names and session.config.getoption("--fail-on-skip"):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.names:
+            terminalreporter.write_line(f"{len(self.names)} integration tests were skipped:")
+            for name in self.names:
+                terminalreporter.write_line(f"  {name}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Count skipped integration tests in every run."""
+    config.pluginmanager.register(_Skips())
