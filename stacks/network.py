@@ -28,6 +28,7 @@ class NetworkStack(cdk.Stack):
     def __init__(
         self, scope: Construct, construct_id: str, *, environment: Environment, key: kms.IKey
     ) -> None:
+        self._environment = environment  # before CDK asks for the zones
         super().__init__(
             scope,
             construct_id,
@@ -36,7 +37,6 @@ class NetworkStack(cdk.Stack):
             # The mount targets of the file systems, which are never removed, stand in it.
             termination_protection=not environment.network.exists,
         )
-        self._environment = environment
         if environment.network.exists:
             self._import_vpc()
         else:
@@ -49,6 +49,13 @@ class NetworkStack(cdk.Stack):
             name=names.parameter_path(environment, "network", "vpc-id"),
             description=f"VPC of {environment.name}",
             value=self.vpc.vpc_id,
+        )
+
+    @property
+    def availability_zones(self) -> list[str]:
+        """The zones that the environment names; CDK's own property would look them up."""
+        return sorted(
+            {self._environment.zone(n[-1]) for n in self._environment.network.subnet_names}
         )
 
     def _import_vpc(self) -> None:
@@ -86,9 +93,7 @@ class NetworkStack(cdk.Stack):
             vpc_name=self._environment.name,
             ip_addresses=ec2.IpAddresses.cidr(str(network.vpc.cidr)),
             # Named zones and no subnets of CDK's choice: the address plan is the environment's.
-            availability_zones=sorted(
-                {self._environment.zone(n[-1]) for n in network.subnet_names}
-            ),
+            availability_zones=self.availability_zones,
             subnet_configuration=[],
             create_internet_gateway=False,
         )

@@ -7,9 +7,12 @@ from pydantic import Field
 from clusterbox.site.fields import (
     AccountId,
     ClusterName,
+    ConfigFile,
     DashedName,
+    GitAddress,
     Identifier,
     InstanceType,
+    Once,
     Region,
     Section,
     SubnetName,
@@ -44,10 +47,8 @@ class AdminBox(Section):
         le=1440,
         description="minutes without a session until it stops itself; 0 for never",
     )
-    repository: str | None = Field(
-        None,
-        pattern=r"^https://[^\s@]+$",
-        description="where the box fetches this repository's command from (git, https)",
+    repository: GitAddress | None = Field(
+        None, description="where the box fetches this repository's command from (git, https)"
     )
 
 
@@ -55,10 +56,7 @@ class ClusterEntry(Section):
     """One cluster of the environment."""
 
     name: ClusterName = Field(description="name of the cluster, unique in the account and region")
-    config: str = Field(
-        pattern=r"^[\w-]+\.yaml$",
-        description="file in cluster_configs/, native ParallelCluster YAML",
-    )
+    config: ConfigFile = Field(description="file in cluster_configs/, native ParallelCluster YAML")
 
 
 class Environment(Section):
@@ -72,7 +70,7 @@ class Environment(Section):
     hosting: Hosting = Field(description="rules of the hosting service")
     network: Network = Field(description="VPC, subnets, endpoints, SSH")
     storage: Storage = Field(description="file systems and buckets")
-    images: tuple[Identifier, ...] = Field(
+    images: Once[Identifier] = Field(
         strict=False, min_length=1, description="images of ami/images.lock.yaml that are used here"
     )
     admin_box: AdminBox | None = Field(None, description="the admin box, where there is one")
@@ -81,7 +79,8 @@ class Environment(Section):
     @property
     def boundary_arn(self) -> str:
         """ARN of the permissions boundary."""
-        return f"arn:{self.partition}:iam::{self.account}:policy/{self.hosting.permissions_boundary.name}"
+        policy = self.hosting.permissions_boundary.name
+        return f"arn:{self.partition}:iam::{self.account}:policy/{policy}"
 
     @property
     def partition(self) -> str:

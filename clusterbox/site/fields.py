@@ -1,13 +1,20 @@
-"""The field types that the models of a site share, each with a message that says what is allowed."""
+"""The field types that the models of a site share; the message of each says what is allowed."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
 from ipaddress import AddressValueError, IPv4Network, NetmaskValueError
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+)
 from pydantic_core import PydanticCustomError
 
 from clusterbox.site.yaml_file import Location
@@ -30,11 +37,11 @@ class Finding(tuple[Location, str, "object | None"]):
 
     def __new__(cls, location: Location, message: str, value: object | None = None) -> Finding:
         """Return one finding."""
-        return super().__new__(cls, (location, message, value))  # type: ignore[type-var]
+        return super().__new__(cls, (location, message, value))
 
 
 def raise_findings(findings: Sequence[Finding]) -> None:
-    """Raise all `findings` of a section as one pydantic error; the reader takes them apart again."""
+    """Raise all `findings` of a section as one pydantic error, which the reader takes apart."""
     if findings:
         raise PydanticCustomError(
             "findings", "{count} findings", {"count": len(findings), "all": list(findings)}
@@ -46,8 +53,11 @@ def _allowed(message: str, value: Any) -> PydanticCustomError:
 
 
 def matching(pattern: str, allowed: str) -> Callable[[Any], str]:
-    """Return a validator for text that matches the whole `pattern`; `allowed` is its message."""
-    compiled = re.compile(pattern)
+    """Return a validator for text that matches the whole `pattern`; `allowed` is its message.
+
+    Letters and digits of the pattern are ASCII, as AWS has them, unless it says otherwise.
+    """
+    compiled = re.compile(pattern, re.ASCII)
 
     def check(value: Any) -> str:
         if not isinstance(value, str) or not compiled.fullmatch(value):
@@ -57,11 +67,14 @@ def matching(pattern: str, allowed: str) -> Callable[[Any], str]:
     return check
 
 
+_CIDR = re.compile(r"[0-9.]+/[0-9]{1,2}")
+
+
 def _parse_network(value: Any) -> IPv4Network:
     if isinstance(value, IPv4Network):
         return value
     try:
-        if not isinstance(value, str) or "/" not in value:
+        if not isinstance(value, str) or not _CIDR.fullmatch(value):
             raise ValueError
         network = IPv4Network(value)
     except (AddressValueError, NetmaskValueError, ValueError) as error:
@@ -91,6 +104,32 @@ def _text(pattern: str, allowed: str) -> Any:
     return BeforeValidator(matching(pattern, allowed))
 
 
+def _refuse_truth(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise _allowed("must be a whole number", value)
+    return value
+
+
+# Before a Literal of numbers: to Python `true` is the number 1.
+WholeNumber = BeforeValidator(_refuse_truth)
+
+
+def _find_repeated(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    repeated = [index for index, value in enumerate(values) if value in values[:index]]
+    raise_findings(
+        [
+            Finding((index,), "must stand only once in the list", str(values[index]))
+            for index in repeated
+        ]
+    )
+    return values
+
+
+Item = TypeVar("Item")
+# A list of different items. The types of pydantic are strict here, and YAML has no tuples.
+Once = Annotated[tuple[Item, ...], Field(strict=False), AfterValidator(_find_repeated)]
+
+
 AccountId = Annotated[
     str,
     _text(r"\d{12}", 'must be the 12 digits of an AWS account in quotes, such as "427491229895"'),
@@ -111,8 +150,9 @@ Identifier = Annotated[
 DashedName = Annotated[
     str,
     _text(
-        r"[a-z](-?[a-z0-9]){0,29}",
-        "must start with a small letter and hold at most 30 small letters, digits and single dashes",
+        r"(?=.{1,30}\Z)[a-z](-?[a-z0-9])*",
+        "must start with a small letter and hold at most 30 small letters, digits and single "
+        "dashes, none of them at the end",
     ),
 ]
 # 60 characters at the most; 40 where the cluster has a Slurm accounting database, which limits
@@ -153,7 +193,8 @@ BucketName = Annotated[
     str,
     _text(
         r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]",
-        "must be the name of an S3 bucket: 3 to 63 small letters, digits, dots and dashes",
+        "must be the name of an S3 bucket: 3 to 63 small letters, digits, dashes and single dots, "
+        "with a letter or digit at both ends",
     ),
 ]
 PolicyName = Annotated[
@@ -184,5 +225,45 @@ SubnetName = Annotated[
 ]
 TagValue = Annotated[
     str,
-    _text(r"[\w .:/=+@-]{1,256}", "must be 1 to 256 letters, digits, spaces and . : / = + - @ _"),
+    _text(
+        r"(?u:[\w .:/=+@-]){1,256}", "must be 1 to 256 letters, digits, spaces and . : / = + - @ _"
+    ),
+]
+KeyPairName = Annotated[
+    str, _text(r"[!-~]([ -~]{0,253}[!-~])?", "must be 1 to 255 ASCII characters, as EC2 has names")
+]
+NamePrefix = Annotated[
+    str,
+    _text(
+        r"[a-zA-Z][\w-]{0,19}-",
+        "must start with a letter, hold at most 20 letters, digits, dashes and underscores, and "
+        "end with one more dash, such as ws-dev-",
+    ),
+]
+ProjectPath = Annotated[
+    str, _text(r"[\w.-]+(/[\w.-]+)+", "must be an owner and a name, such as lcnext/clusterbox")
+]
+Branch = Annotated[
+    str, _text(r"[\w./-]+", "must hold only letters, digits, dots, slashes, dashes and underscores")
+]
+GitAddress = Annotated[
+    str,
+    _text(r"https://[^\s@]+", "must be an https:// address without user name, password and spaces"),
+]
+ConfigFile = Annotated[
+    str, _text(r"[\w-]+\.yaml", "must be the name of a file in cluster_configs/, such as eco.yaml")
+]
+FolderPath = Annotated[
+    str,
+    _text(
+        r"(/[\w.-]+)+",
+        "must be a path from the root, such as /projects, of letters, digits, dots, dashes and "
+        "underscores",
+    ),
+]
+FileMode = Annotated[
+    str, _text(r"[0-7]{3,4}", 'must be 3 or 4 octal digits in quotes, such as "1777"')
+]
+Version = Annotated[
+    str, _text(r"[0-9]+\.[0-9]+\.[0-9]+", "must be three numbers with dots, such as 3.16.1")
 ]

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
 from clusterbox.site.fields import (
+    Branch,
     DnsName,
     Finding,
     IamPath,
+    NamePrefix,
     PolicyName,
+    ProjectPath,
     RoleArn,
     Section,
     raise_findings,
 )
-
-ProjectPath = Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)+$")]
-Branch = Annotated[str, Field(pattern=r"^[\w./-]+$")]
 
 
 class PermissionsBoundary(Section):
@@ -56,9 +56,8 @@ class Hosting(Section):
 
     permissions_boundary: PermissionsBoundary = Field(description="bounds every role")
     iam_path: IamPath = Field("/", description="path of every role and policy made here")
-    iam_name_prefix: str = Field(
-        pattern=r"^[a-zA-Z][\w-]{0,19}-$",
-        description="start of every role's name: at most 20 characters and a dash",
+    iam_name_prefix: NamePrefix = Field(
+        description="start of every role's name: at most 20 characters and a dash"
     )
     cloudformation_execution_role: RoleArn | None = Field(
         None, description="role that CloudFormation must use; one is bootstrapped where left out"

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from clusterbox.site.fields import AmiId, DashedName, Identifier, Section
+from clusterbox.site.fields import AmiId, DashedName, Identifier, Section, Version
 
 
 class LockedImage(Section):
@@ -19,8 +19,8 @@ class LockedImage(Section):
     ] = Field(description="operating system, in ParallelCluster's spelling")
     architecture: Literal["x86_64", "arm64"] = Field("x86_64", description="processor architecture")
     root_gib: int = Field(ge=8, le=16384, description="size of the root volume in GiB")
-    parallelcluster_version: str | None = Field(
-        None, pattern=r"^\d+\.\d+\.\d+$", description="version the image was built for, if any"
+    parallelcluster_version: Version | None = Field(
+        None, description="version the image was built for, if any"
     )
     origin: str = Field(min_length=1, description="where the image came from, in words")
 

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from clusterbox.errors import InputError, Problem, ProblemsError
-from clusterbox.site.environment import AdminBox, ClusterEntry, Environment
+from clusterbox.site.environment import ClusterEntry, Environment
 from clusterbox.site.images import ImageLock, LockedImage
-from clusterbox.site.network import Network
-from clusterbox.site.storage import Storage
-from clusterbox.site.yaml_file import Location, YamlFile, read_yaml
+from clusterbox.site.yaml_file import Location, YamlFile, read_yaml, value_at
 
 Model = TypeVar("Model", bound=BaseModel)
 
 _MESSAGES = {
-    "extra_forbidden": "is not a known key; allowed here: {keys}",
-    "missing": "must be given",
     "bool_type": "must be true or false",
     "int_type": "must be a whole number",
+    "int_parsing_size": "must be a smaller number",
     "string_type": "must be text; put it in quotes",
     "model_type": "must be a mapping of keys to values",
     "dict_type": "must be a mapping of keys to values",
@@ -30,9 +28,7 @@ _MESSAGES = {
     "too_short": "must not be empty",
     "greater_than_equal": "must be {ge} or more",
     "less_than_equal": "must be {le} or less",
-    "string_pattern_mismatch": "must match {pattern}",
     "string_too_short": "must not be empty",
-    "string_too_long": "must hold at most {max_length} characters",
     "literal_error": "must be one of {expected}",
 }
 
@@ -61,9 +57,11 @@ class Repository:
         )
         problems: list[Problem] = []
         environment = _parse(Environment, file, problems)
-        problems += self._find_cross_problems(file, name)
+        reported = {problem.path for problem in problems}
+        crossing = [*self._find_cross_problems(file, name)]
+        problems += [problem for problem in crossing if problem.path not in reported]
         if environment is None or problems:
-            raise ProblemsError(sorted(problems, key=lambda p: (p.file, p.line or 0, p.path)))
+            raise ProblemsError(_sorted(problems))
         return environment
 
     def load_images(self, environment: Environment) -> dict[str, LockedImage]:
@@ -75,7 +73,7 @@ class Repository:
         problems: list[Problem] = []
         lock = _parse(ImageLock, file, problems)
         if lock is None:
-            raise ProblemsError(problems)
+            raise ProblemsError(_sorted(problems))
         locked = lock.environments.get(environment.name, {})
         missing = [image for image in environment.images if image not in locked]
         if missing:
@@ -96,66 +94,65 @@ class Repository:
             self.root / "cluster_configs" / entry.config, name=f"cluster_configs/{entry.config}"
         )
 
-    def _find_cross_problems(self, file: YamlFile, name: str) -> Iterable[Problem]:
-        """Return what is wrong between sections; a malformed section is left out of this."""
-        data = file.data
-        if data.get("name") != name:
-            yield file.problem(
-                ("name",), f"must be {name}, as the file is called", data.get("name")
-            )
-        network = _section(Network, data.get("network"))
-        if network is not None:
-            yield from _find_unknown_subnets(file, network)
-        images = data.get("images")
-        box = _section(AdminBox, data.get("admin_box"))
-        if box is not None and isinstance(images, list) and box.image not in images:
-            known = ", ".join(str(image) for image in images)
-            yield file.problem(("admin_box", "image"), f"must be one of images: {known}", box.image)
-        clusters = _section(tuple[ClusterEntry, ...], data.get("clusters", []))
-        seen: dict[str, int] = {}
-        for index, entry in enumerate(clusters or ()):
-            if entry.name in seen:
-                first = seen[entry.name]
+    def _find_cross_problems(self, file: YamlFile, name: str) -> Iterator[Problem]:
+        """Yield what is wrong between sections, from the plain data: any part may be malformed."""
+        if (found := file.data.get("name")) != name:
+            yield file.problem(("name",), f"must be {name}, as the file is called", found)
+        yield from _find_unknown_subnets(file)
+        images = value_at(file.data, ("images",))
+        image = value_at(file.data, ("admin_box", "image"))
+        if isinstance(images, list) and isinstance(image, str) and image not in images:
+            known = ", ".join(map(str, images)) or "none yet"
+            yield file.problem(("admin_box", "image"), f"must be one of images: {known}", image)
+        configs = sorted(path.name for path in (self.root / "cluster_configs").glob("*.yaml"))
+        known = ", ".join(configs) or "none yet"
+        first: dict[str, int] = {}
+        for index, entry in enumerate(_list_at(file, "clusters")):
+            cluster = value_at(entry, ("name",))
+            if isinstance(cluster, str) and first.setdefault(cluster, index) != index:
                 yield file.problem(
-                    ("clusters", index, "name"), f"must differ from clusters[{first}]", entry.name
+                    ("clusters", index, "name"),
+                    f"must differ from clusters[{first[cluster]}]",
+                    cluster,
                 )
-            seen.setdefault(entry.name, index)
-            if not (self.root / "cluster_configs" / entry.config).is_file():
-                known = ", ".join(
-                    sorted(p.name for p in (self.root / "cluster_configs").glob("*.yaml"))
-                )
+            config = value_at(entry, ("config",))
+            if isinstance(config, str) and config not in configs:
                 yield file.problem(
                     ("clusters", index, "config"),
                     f"must be a file of cluster_configs/: {known}",
-                    entry.config,
+                    config,
                 )
 
 
-def _find_unknown_subnets(file: YamlFile, network: Network) -> Iterable[Problem]:
-    known = ", ".join(network.subnet_names)
-    storage = _section(Storage, file.data.get("storage"))
-    named: list[tuple[Location, str]] = []
-    for fs_name, file_system in (storage.file_systems if storage else {}).items():
-        named += [
-            (("storage", "file_systems", fs_name, "subnets", index), subnet)
-            for index, subnet in enumerate(file_system.subnets)
-        ]
-    box = _section(AdminBox, file.data.get("admin_box"))
-    if box is not None:
-        named.append((("admin_box", "subnet"), box.subnet))
-    for location, subnet in named:
-        if subnet not in network.subnet_names:
-            yield file.problem(location, f"must be one of the network's subnets: {known}", subnet)
+def _find_unknown_subnets(file: YamlFile) -> Iterator[Problem]:
+    groups = value_at(file.data, ("network", "subnets"))
+    if not isinstance(groups, dict):
+        return
+    known = [
+        f"{group}.{zone}"
+        for group, zones in groups.items()
+        for zone in (zones if isinstance(zones, dict) else ())
+    ]
+    named: list[Location] = [("admin_box", "subnet")]
+    file_systems = value_at(file.data, ("storage", "file_systems"))
+    for name in file_systems if isinstance(file_systems, dict) else ():
+        where = ("storage", "file_systems", name, "subnets")
+        named += [(*where, index) for index in range(len(_list_at(file, *where)))]
+    for location in named:
+        subnet = value_at(file.data, location)
+        if isinstance(subnet, str) and subnet not in known:
+            yield file.problem(
+                location, f"must be one of the network's subnets: {', '.join(known)}", subnet
+            )
 
 
-def _section(kind: Any, data: object) -> Any:
-    """Return a part of the file parsed by itself, or None where it is absent or malformed."""
-    if data is None:
-        return None
-    try:
-        return TypeAdapter(kind).validate_python(data, strict=None)
-    except ValidationError:
-        return None
+def _list_at(file: YamlFile, *location: str | int) -> list[Any]:
+    found = value_at(file.data, location)
+    return found if isinstance(found, list) else []
+
+
+def _sorted(problems: Sequence[Problem]) -> list[Problem]:
+    return sorted(problems, key=lambda problem: (problem.file, problem.line or 0, problem.path))
 
 
 def _parse(model: type[Model], file: YamlFile, problems: list[Problem]) -> Model | None:
@@ -169,47 +166,47 @@ def _parse(model: type[Model], file: YamlFile, problems: list[Problem]) -> Model
 
 
 def _translate(model: type[BaseModel], file: YamlFile, detail: Any) -> list[Problem]:
-    location = tuple(part for part in detail["loc"] if part != "[key]")
-    context = detail.get("ctx", {})
-    kind = detail["type"]
+    """Return the problems of one of pydantic's errors, in our words."""
+    kind, location, context = detail["type"], tuple(detail["loc"]), detail.get("ctx", {})
     if kind == "findings":
         return [
             file.problem((*location, *where), message, value)
             for where, message, value in context["all"]
         ]
+    if kind in ("extra_forbidden", "invalid_key"):
+        section = _type_at(model, location[:-1])
+        keys = ", ".join(section.model_fields)
+        location = (*location[:-1], str(location[-1]))
+        return [file.problem(location, f"is not a known key; allowed here: {keys}")]
     if kind == "missing":
-        return [file.problem(location, _MESSAGES[kind])]
-    if kind == "extra_forbidden":
-        keys = ", ".join(_keys_at(model, location[:-1]))
-        return [file.problem(location, _MESSAGES[kind].format(keys=keys))]
+        field = _type_at(model, location[:-1]).model_fields[str(location[-1])]
+        return [file.problem(location, f"must be given: {field.description}")]
+    if location[-1] == "[key]":
+        location = (*location[:-2], str(location[-2]))
     if kind == "allowed":
-        return [file.problem(location, context["allowed"], detail["input"])]
-    template = _MESSAGES.get(kind)
-    message = template.format(**context) if template else detail["msg"]
+        message = context["allowed"]
+    elif kind in _MESSAGES:
+        message = _MESSAGES[kind].format(**context)
+    else:
+        message = "must be a value of another kind"
     return [file.problem(location, message, detail["input"])]
 
 
-def _keys_at(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
-    """Return the keys that the model allows at a location."""
+def _type_at(model: type[BaseModel], location: Sequence[str | int]) -> Any:
+    """Return the type that the model has at a location, without Annotated and None."""
     current: Any = model
     for part in location:
         if isinstance(current, type) and issubclass(current, BaseModel):
             current = current.model_fields[str(part)].annotation
-        else:
-            current = _value_type(current)
-        current = _without_none(current)
-    if isinstance(current, type) and issubclass(current, BaseModel):
-        return list(current.model_fields)
-    return []
+        else:  # dict[K, V] or tuple[V, ...]
+            current = [kind for kind in get_args(current) if kind is not Ellipsis][-1]
+        current = _plain(current)
+    return current
 
 
-def _value_type(annotation: Any) -> Any:
-    """Return the type of the values of dict[K, V], or of the items of tuple[V, ...]."""
-    arguments = [part for part in getattr(annotation, "__args__", ()) if part is not Ellipsis]
-    return arguments[-1] if arguments else None
-
-
-def _without_none(annotation: Any) -> Any:
-    arguments = [part for part in getattr(annotation, "__args__", ()) if part is not type(None)]
-    is_optional = type(None) in getattr(annotation, "__args__", ())
-    return arguments[0] if is_optional and len(arguments) == 1 else annotation
+def _plain(annotation: Any) -> Any:
+    if get_origin(annotation) is Annotated:
+        return _plain(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return _plain(next(kind for kind in get_args(annotation) if kind is not NoneType))
+    return annotation

@@ -1,18 +1,21 @@
-"""The network of a site: a VPC that exists or is made here, its subnets, endpoints and SSH access."""
+"""The network of a site: its VPC, made here or existing, its subnets, endpoints and SSH access."""
 
 from __future__ import annotations
 
 from ipaddress import IPv4Network
 from itertools import combinations
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from clusterbox.site.fields import (
     Cidr,
+    DnsName,
     Finding,
     HostedZoneId,
     Identifier,
+    KeyPairName,
+    Once,
     Section,
     SecurityGroupId,
     SourceCidr,
@@ -22,7 +25,7 @@ from clusterbox.site.fields import (
     ZoneLetter,
     raise_findings,
 )
-from clusterbox.site.yaml_file import Location
+from clusterbox.site.yaml_file import Location, render_path
 
 # AWS keeps the first four addresses and the last one of every subnet for itself
 # (Amazon VPC user guide, "Subnet sizing").
@@ -57,6 +60,10 @@ class Subnet(Section):
         return self.cidr.num_addresses - ADDRESSES_KEPT_BY_AWS
 
 
+# One subnet a zone, by the letter of the zone.
+Zones = Annotated[dict[ZoneLetter, Subnet], Field(min_length=1)]
+
+
 class Vpc(Section):
     """The VPC: made here, or existing where it has an id."""
 
@@ -75,8 +82,8 @@ class Vpc(Section):
 class InterfaceEndpoints(Section):
     """Interface endpoints of a VPC made here: one address in each subnet for each service."""
 
-    services: tuple[InterfaceEndpointName, ...] = Field(
-        strict=False, min_length=1, description="AWS services reached without internet"
+    services: Once[InterfaceEndpointName] = Field(
+        min_length=1, description="AWS services reached without internet"
     )
     subnets: tuple[SubnetName, ...] = Field(
         strict=False, min_length=1, description="subnets that hold the endpoints' addresses"
@@ -86,19 +93,16 @@ class InterfaceEndpoints(Section):
 class PrivateZone(Section):
     """The private DNS zone for stable names; made here, or existing where it has an id."""
 
-    name: str = Field(
-        pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}$",
-        description="domain of the zone, such as ws.internal",
-    )
+    name: DnsName = Field(description="domain of the zone, such as ws.internal")
     id: HostedZoneId | None = Field(None, description="id of the zone, where it already exists")
 
 
 class SshAccess(Section):
     """Who may open SSH connections to head nodes, login nodes and the admin box."""
 
-    key_pair: str = Field(min_length=1, max_length=255, description="name of the EC2 key pair")
-    cidrs: tuple[SourceCidr, ...] = Field(
-        (), strict=False, description="address ranges that may reach port 22, such as a VPN"
+    key_pair: KeyPairName = Field(description="name of the EC2 key pair")
+    cidrs: Once[SourceCidr] = Field(
+        (), description="address ranges that may reach port 22, such as a VPN"
     )
     bastion_security_group: SecurityGroupId | None = Field(
         None, description="existing group whose members may reach port 22"
@@ -109,7 +113,7 @@ class Network(Section):
     """Where the machines of a site stand."""
 
     vpc: Vpc = Field(description="the VPC")
-    subnets: dict[Identifier, dict[ZoneLetter, Subnet]] = Field(
+    subnets: dict[Identifier, Zones] = Field(
         min_length=1, description="private subnets as GROUP: {ZONE LETTER: subnet}"
     )
     public_subnets: dict[ZoneLetter, Subnet] = Field(
@@ -168,6 +172,16 @@ class Network(Section):
         findings = []
         located = self._located_subnets()
         ranges = ", ".join(str(cidr) for cidr in self.vpc.cidrs)
+        for index, cidr in enumerate(self.vpc.cidrs):
+            where = ("vpc", "additional_cidrs", index - 1) if index else ("vpc", "cidr")
+            if not 16 <= cidr.prefixlen <= 28:
+                findings.append(
+                    Finding(where, "must be from /16 to /28, as AWS limits VPCs", str(cidr))
+                )
+            if any(cidr.overlaps(other) for other in self.vpc.cidrs[:index]):
+                findings.append(
+                    Finding(where, "must not overlap the other ranges of the VPC", str(cidr))
+                )
         for location, subnet in located:
             if not any(subnet.cidr.subnet_of(cidr) for cidr in self.vpc.cidrs):
                 findings.append(
@@ -185,9 +199,19 @@ class Network(Section):
                         str(subnet.cidr),
                     )
                 )
-        for (_, first), (location, second) in combinations(located, 2):
+        for (place, first), (location, second) in combinations(located, 2):
             # The same existing subnet may stand in two groups: one of its names is then an alias.
-            if first.cidr.overlaps(second.cidr) and (first.id is None or first.id != second.id):
+            if first.id is not None and first.id == second.id:
+                if (place[-1], first.cidr) != (location[-1], second.cidr):
+                    findings.append(
+                        Finding(
+                            (*location, "id"),
+                            f"must stand for {first.cidr} in zone {place[-1]}, as it does in "
+                            f"{render_path(('network', *place))}",
+                            second.id,
+                        )
+                    )
+            elif first.cidr.overlaps(second.cidr):
                 findings.append(
                     Finding(
                         (*location, "cidr"),
@@ -251,14 +275,15 @@ class Network(Section):
         for index, name in enumerate(self.interface_endpoints.subnets):
             location = ("interface_endpoints", "subnets", index)
             if name not in known:
-                findings.append(Finding(location, f"must be one of {', '.join(known)}", name))
+                message = f"must be one of the network's subnets: {', '.join(known)}"
+                findings.append(Finding(location, message, name))
                 continue
             zone = name.split(".")[1]
             if zone in zones:
                 findings.append(
                     Finding(
                         location,
-                        f"must be in a zone of its own: {zones[name.split('.')[1]]} is in zone {zone} too",
+                        f"must be in a zone of its own: {zones[zone]} is in zone {zone} too",
                         name,
                     )
                 )

@@ -65,8 +65,10 @@ def known_values(environment: Environment, cluster: str) -> dict[str, Any]:
             {"Key": key, "Value": value} for key, value in environment.tags.model_dump().items()
         ],
         "hosting.permissions_boundary": environment.boundary_arn,
-        # ParallelCluster's ResourcePrefix: the IAM path, then the start of the name.
-        "hosting.resource_prefix": f"{hosting.iam_path}{hosting.iam_name_prefix}",
+        # ParallelCluster's ResourcePrefix: the IAM path where there is one, the start of names.
+        "hosting.resource_prefix": f"{hosting.iam_path}{hosting.iam_name_prefix}"
+        if hosting.iam_path != "/"
+        else hosting.iam_name_prefix,
         "ssh.key_pair": environment.network.ssh.key_pair,
         "buckets.cluster_config": environment.storage.buckets.cluster_config.name,
         "buckets.logs": environment.storage.buckets.logs.name,
@@ -146,6 +148,7 @@ def _map_texts(data: Any, location: Location, replace: Any) -> Any:
 
 def _unknown(name: str, values: Mapping[str, Any]) -> str:
     close = difflib.get_close_matches(name, values, n=3, cutoff=0.6)
-    meant = f"did you mean {' or '.join('${' + item + '}' for item in close)}? " if close else ""
+    meant = " or ".join(f"${{{item}}}" for item in close)
     known = ", ".join(sorted(values))
-    return f"${{{name}}} is not a known reference; {meant}Known: {known}"
+    hint = f"did you mean {meant}? Known: {known}" if close else f"known: {known}"
+    return f"${{{name}}} is not a known reference; {hint}"

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from clusterbox.site.fields import (
     BucketName,
+    FileMode,
     FileSystemId,
     Finding,
+    FolderPath,
     Identifier,
     Section,
     SecurityGroupId,
     SubnetName,
+    WholeNumber,
     raise_findings,
 )
 
@@ -21,10 +24,10 @@ from clusterbox.site.fields import (
 class AccessPoint(Section):
     """An EFS access point: a folder seen as a root, owned by one user and group."""
 
-    path: str = Field(pattern=r"^(/[\w.-]+)+$", description="folder on the file system")
+    path: FolderPath = Field(description="folder on the file system")
     uid: int = Field(ge=0, le=4294967295, description="POSIX user that owns the folder")
     gid: int = Field(ge=0, le=4294967295, description="POSIX group that owns the folder")
-    permissions: str = Field(pattern=r"^[0-7]{3,4}$", description="mode of the folder, octal")
+    permissions: FileMode = Field(description="mode of the folder, octal")
 
 
 class FileSystem(Section):
@@ -38,9 +41,9 @@ class FileSystem(Section):
         (), strict=False, description="subnets with a mount target, one a zone"
     )
     throughput: Literal["elastic", "bursting"] = Field("elastic", description="EFS throughput mode")
-    infrequent_access_days: Literal[1, 7, 14, 30, 60, 90, 180, 270, 365] | None = Field(
-        30, description="days without access until a file moves to infrequent access"
-    )
+    infrequent_access_days: (
+        Annotated[Literal[1, 7, 14, 30, 60, 90, 180, 270, 365], WholeNumber] | None
+    ) = Field(30, description="days without access until a file moves to infrequent access")
     backup_days: int = Field(
         35, ge=0, le=3650, description="days a daily backup is kept; 0 for no backup"
     )
@@ -94,10 +97,14 @@ class Bucket(Section):
     name: BucketName = Field(description="name of the bucket")
     exists: bool = Field(False, description="whether the bucket exists outside of this project")
     infrequent_access_days: int | None = Field(
-        None, ge=30, description="days until an object moves to infrequent access"
+        None, ge=30, le=36500, description="days until an object moves to infrequent access"
     )
-    expire_days: int | None = Field(None, ge=1, description="days until an object is deleted")
-    noncurrent_days: int = Field(90, ge=1, description="days an overwritten version is kept")
+    expire_days: int | None = Field(
+        None, ge=1, le=36500, description="days until an object is deleted"
+    )
+    noncurrent_days: int = Field(
+        90, ge=1, le=36500, description="days an overwritten version is kept"
+    )
 
 
 class Buckets(Section):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import filecmp
+import json
 import os
 import shutil
 import subprocess
@@ -46,6 +47,15 @@ def test_synth_needs_neither_network_nor_credentials(root: Path, tmp_path: Path)
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "sandbox-network.template.json").exists()
+
+
+@pytest.mark.parametrize("environment", ["ws-dev", "sandbox"])
+def test_synth_leaves_nothing_for_the_cli_to_look_up(
+    root: Path, tmp_path: Path, environment: str
+) -> None:
+    synthesize(root, environment, tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest.get("missing", []) == []
 
 
 def test_stacks_come_in_the_order_of_their_dependencies(assembly: Assembly) -> None:

@@ -216,3 +216,43 @@ def test_a_site_deployed_again_finds_its_file_system(repository: Path) -> None:
     assert json.dumps(
         sorted(stack for stack, changed in done.changed.items() if not changed)
     ) == json.dumps(["ws-dev-encryption", "ws-dev-storage"])
+
+
+def run_against_aws(
+    repository: Path, *words: str, **changes: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command with `--target aws`, where AWS's address is the embedded account's."""
+    target = find_embedded(repository, open_site(repository).environment)
+    assert target is not None
+    return subprocess.run(
+        [sys.executable, "-m", "clusterbox.cli.main", *words, "ws-dev", "--target", "aws"],
+        cwd=repository,
+        env={**os.environ, **target.account.environment(), **changes},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_aws_is_shown_the_differences_and_left_alone_without_consent(repository: Path) -> None:
+    set_max_count(repository, 5, 6)
+    done = run_against_aws(repository, "deploy")
+    assert done.returncode == 1
+    assert "give --yes to agree" in done.stderr
+    assert "nothing was deployed" in done.stderr
+    differences = [line for line in done.stdout.splitlines() if "MaxCount" in line or '"6"' in line]
+    assert differences, done.stdout
+    assert "Stack ws-dev-cluster-ws-eco" in done.stdout
+
+
+def test_aws_goes_the_same_path_as_the_embedded_account(repository: Path) -> None:
+    done = run_against_aws(repository, "deploy", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "1 of 8 stacks changed: ws-dev-cluster-ws-eco\n" in done.stderr
+    assert "stands in for AWS" not in done.stderr
+
+
+def test_credentials_of_another_account_are_refused(repository: Path) -> None:
+    done = run_against_aws(repository, "deploy", "--yes", AWS_ACCESS_KEY_ID="999999999999")
+    assert done.returncode == 2
+    assert "your credentials belong to account 999999999999" in done.stderr

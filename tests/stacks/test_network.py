@@ -112,7 +112,7 @@ def test_nfs_comes_only_from_cluster_and_admin_groups(templates: Templates) -> N
     rules = {
         logical_id: rule["Properties"]
         for _, logical_id, rule in each({"": security}, "AWS::EC2::SecurityGroupIngress")
-        if rule["Properties"]["FromPort"] == 2049
+        if rule["Properties"].get("FromPort") == 2049
     }
     assert set(rules) == {"WspcefsFromCluster", "WspcefsFromAdmin"}
 
