@@ -88,6 +88,7 @@ class ClusterStack(cdk.Stack):
             cluster,
             images=[image.ami for image in images.values()],
             compute_role_arn=arns.site_roles(environment, f"{cluster}-compute"),
+            secrets=sorted(_find_secrets(config.data)),
         )
         plans = {
             "HeadNode": ("head-node", "ec2", [*head_node, *data]),
@@ -143,3 +144,11 @@ class ClusterStack(cdk.Stack):
             value=address,
         )
         cdk.CfnOutput(self, "HeadNodePrivateIp", value=address)
+
+
+def _find_secrets(data: Any) -> set[str]:
+    """Return the secrets that a configuration names: munge key, database and directory passwords."""
+    if isinstance(data, dict):
+        own = {value for key, value in data.items() if str(key).endswith("SecretArn")}
+        return {str(arn) for arn in own}.union(*map(_find_secrets, data.values()))
+    return set().union(*map(_find_secrets, data)) if isinstance(data, list) else set()

@@ -80,6 +80,8 @@ def _env(options: argparse.Namespace, root: Path) -> int:
     account = EmbeddedAccount.attach(_folder(root, options.environment))
     if account is None:
         raise ClusterboxError(f"no embedded account of {options.environment} runs")
+    # boto3 would obey a profile rather than the keys below.
+    sys.stdout.write("unset AWS_PROFILE AWS_SESSION_TOKEN\n")
     for key, value in account.environment().items():
         sys.stdout.write(f"export {key}={shlex.quote(value)}\n")
     return 0

@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
 
 
 def _run(options: argparse.Namespace, root: Path) -> int:
+    from clusterbox.clusters.compose import compose_offline
     from clusterbox.errors import Problem, ProblemsError
     from clusterbox.site.addresses import plan_addresses
     from clusterbox.site.load import Repository
@@ -32,8 +33,13 @@ def _run(options: argparse.Namespace, root: Path) -> int:
     for name in options.environment or repository.environment_names():
         try:
             environment = repository.load_environment(name)
-            repository.load_images(environment)
+            images = repository.load_images(environment)
             configs = {entry.name: repository.load_cluster(entry) for entry in environment.clusters}
+            for cluster, config in configs.items():
+                try:
+                    compose_offline(environment, cluster, config, images)
+                except ProblemsError as error:
+                    problems += error.problems
             budgets = plan_addresses(environment, configs)
         except ProblemsError as error:
             problems += error.problems
@@ -52,6 +58,6 @@ def _run(options: argparse.Namespace, root: Path) -> int:
                 ]
             )
     if problems:
-        raise ProblemsError(problems)
+        raise ProblemsError(list(dict.fromkeys(problems)))
     sys.stdout.write(render_table(COLUMNS, rows, options.format) + "\n")
     return 0

@@ -11,6 +11,8 @@ from clusterbox.site.environment import Environment
 
 STACK = "CDKToolkit"
 EXECUTION_ROLE = "CloudFormationExecutionRole"
+# States in which a bootstrap can be used as it is.
+READY = frozenset({"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"})
 
 
 def bound_template(template: str, environment: Environment) -> str:
@@ -36,6 +38,22 @@ def bound_template(template: str, environment: Environment) -> str:
     for role in roles:
         role["Properties"]["PermissionsBoundary"] = environment.boundary_arn
     return yaml.safe_dump(document, sort_keys=False)
+
+
+def is_bound(deployed: str | dict[str, Any], environment: Environment) -> bool:
+    """Return whether a deployed bootstrap template has the environment's bounds.
+
+    `deployed` is what CloudFormation's GetTemplate answers, text or data.
+    """
+    text = deployed if isinstance(deployed, str) else yaml.safe_dump(deployed)
+    document = yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
+    resources = document["Resources"]
+    roles = [item for item in resources.values() if item["Type"] == "AWS::IAM::Role"]
+    bounds = [item["Properties"].get("PermissionsBoundary") for item in roles]
+    given = environment.hosting.cloudformation_execution_role
+    uses_given = given is None or (EXECUTION_ROLE not in resources and given in str(resources))
+    is_bounded = bool(bounds) and all(bound == environment.boundary_arn for bound in bounds)
+    return is_bounded and uses_given
 
 
 class _Loader(yaml.SafeLoader):

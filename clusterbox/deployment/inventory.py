@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from clusterbox.site import names
@@ -39,13 +40,28 @@ def fetch_inventory(client: Client, environment: Environment) -> list[Item]:
     ]
 
 
+def fetch_stack_states(client: Client) -> dict[str, str]:
+    """Return the state of every stack that exists, by name; nested stacks are left out.
+
+    Listing needs no permission on stacks of others, which describing all of them would.
+    """
+    return {
+        stack["StackName"]: stack["StackStatus"]
+        for stack in _pages(client("cloudformation"), "list_stacks", "StackSummaries")
+        if stack["StackStatus"] != "DELETE_COMPLETE" and "ParentId" not in stack
+    }
+
+
 def _fetch_stacks(client: Client, environment: Environment) -> Iterator[Item]:
-    for page in client("cloudformation").get_paginator("describe_stacks").paginate():
-        for stack in page["Stacks"]:
-            # Nested stacks belong to the one that holds them.
-            if stack["StackName"].startswith(f"{environment.name}-") and "ParentId" not in stack:
-                protection = "protected" if stack.get("EnableTerminationProtection") else ""
-                yield Item("stack", stack["StackName"], "", stack["StackStatus"], protection)
+    cloudformation = client("cloudformation")
+    clusters = {entry.name: "made by ParallelCluster" for entry in environment.clusters}
+    for name, state in fetch_stack_states(client).items():
+        if name in clusters:
+            yield Item("stack", name, "", state, clusters[name])
+        elif name.startswith(f"{environment.name}-"):
+            (stack,) = cloudformation.describe_stacks(StackName=name)["Stacks"]
+            protection = "protected" if stack.get("EnableTerminationProtection") else ""
+            yield Item("stack", name, "", state, protection)
 
 
 def _fetch_network(client: Client, environment: Environment) -> Iterator[Item]:
@@ -73,15 +89,25 @@ def _fetch_network(client: Client, environment: Environment) -> Iterator[Item]:
 
 
 def _fetch_roles(client: Client, environment: Environment) -> Iterator[Item]:
-    iam = client("iam")
-    path, prefix = environment.hosting.iam_path, environment.hosting.iam_name_prefix
-    for page in iam.get_paginator("list_roles").paginate(PathPrefix=path):
-        for listed in page["Roles"]:
-            if listed["RoleName"].startswith(prefix):
-                role = iam.get_role(RoleName=listed["RoleName"])["Role"]
-                boundary = role.get("PermissionsBoundary", {}).get("PermissionsBoundaryArn", "")
-                bounded = f"boundary {boundary.rpartition('/')[2]}" if boundary else "NO BOUNDARY"
-                yield Item("role", role["RoleName"], role["Arn"], "", bounded)
+    """Yield every role of every stack of the site, of its clusters and of the bootstrap."""
+    iam, cloudformation = client("iam"), client("cloudformation")
+    clusters = {entry.name for entry in environment.clusters}
+    for stack in fetch_stack_states(client):
+        if not (
+            stack.startswith(f"{environment.name}-") or stack in clusters or stack == "CDKToolkit"
+        ):
+            continue
+        found = _pages(
+            cloudformation, "list_stack_resources", "StackResourceSummaries", StackName=stack
+        )
+        for resource in found:
+            gone = resource["ResourceStatus"] == "DELETE_COMPLETE"
+            if resource["ResourceType"] != "AWS::IAM::Role" or gone:
+                continue
+            role = iam.get_role(RoleName=resource["PhysicalResourceId"])["Role"]
+            boundary = role.get("PermissionsBoundary", {}).get("PermissionsBoundaryArn", "")
+            bounded = f"boundary {boundary.rpartition('/')[2]}" if boundary else "NO BOUNDARY"
+            yield Item("role", role["RoleName"], role["Arn"], "", bounded)
 
 
 def _fetch_file_systems(client: Client, environment: Environment) -> Iterator[Item]:
@@ -106,15 +132,21 @@ def _fetch_file_systems(client: Client, environment: Environment) -> Iterator[It
 
 
 def _fetch_buckets(client: Client, environment: Environment) -> Iterator[Item]:
+    from botocore.exceptions import ClientError
+
     s3 = client("s3")
     buckets = environment.storage.buckets
-    found = {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}
     for purpose in type(buckets).model_fields:
         bucket = getattr(buckets, purpose)
-        if bucket.name in found:
-            versions = s3.get_bucket_versioning(Bucket=bucket.name).get("Status", "not versioned")
-            owner = "exists outside of the site" if bucket.exists else "made by the site"
-            yield Item("bucket", bucket.name, purpose, f"versioning {versions}".lower(), owner)
+        try:
+            s3.head_bucket(Bucket=bucket.name)
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] == HTTPStatus.NOT_FOUND:
+                continue
+            raise
+        versions = s3.get_bucket_versioning(Bucket=bucket.name).get("Status", "not versioned")
+        owner = "exists outside of the site" if bucket.exists else "made by the site"
+        yield Item("bucket", bucket.name, purpose, f"versioning {versions}".lower(), owner)
 
 
 def _fetch_admin_box(client: Client, environment: Environment) -> Iterator[Item]:

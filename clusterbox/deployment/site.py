@@ -12,7 +12,7 @@ from pathlib import Path
 
 from clusterbox.deployment import bootstrap, targets
 from clusterbox.deployment.cdk import Assembly, CdkCli, synthesize
-from clusterbox.deployment.inventory import Item, fetch_inventory
+from clusterbox.deployment.inventory import Item, fetch_inventory, fetch_stack_states
 from clusterbox.deployment.progress import Progress
 from clusterbox.errors import ClusterboxError
 from clusterbox.pcluster import Pcluster
@@ -157,8 +157,11 @@ class Site:
             return cli.deploy(assembly, [boundary], self.progress.note)
 
     def _bootstrap(self, target: targets.Target, cli: CdkCli) -> None:
-        if _standing_stacks(target, [bootstrap.STACK]):
-            return
+        """Bootstrap the account where it is not, or not under the bounds that hold now."""
+        if fetch_stack_states(target.client).get(bootstrap.STACK) in bootstrap.READY:
+            deployed = target.client("cloudformation").get_template(StackName=bootstrap.STACK)
+            if bootstrap.is_bound(deployed["TemplateBody"], self.environment):
+                return
         with self.progress.step("bootstrap"):
             template = bootstrap.bound_template(cli.bootstrap_template(), self.environment)
             path = self._folder / "bootstrap.yaml"
@@ -221,12 +224,8 @@ def _kept_stacks(assembly: Assembly) -> dict[str, str]:
 
 def _standing_stacks(target: targets.Target, stacks: list[str]) -> list[str]:
     """Return those of the named stacks that exist in the account."""
-    pages = target.client("cloudformation").get_paginator("describe_stacks").paginate()
+    states = fetch_stack_states(target.client)
     # A stack whose first change set was never executed is nothing yet.
-    standing = {
-        stack["StackName"]
-        for page in pages
-        for stack in page["Stacks"]
-        if stack["StackStatus"] != "REVIEW_IN_PROGRESS"
-    }
-    return [stack for stack in stacks if stack in standing]
+    return [
+        stack for stack in stacks if states.get(stack, "REVIEW_IN_PROGRESS") != "REVIEW_IN_PROGRESS"
+    ]

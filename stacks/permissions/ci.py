@@ -32,6 +32,7 @@ def deploy(environment: Environment) -> list[Statement]:
 
 def read_only(environment: Environment) -> list[Statement]:
     """Return what reviewing needs: compare stacks and clusters with what stands."""
+    buckets = environment.storage.buckets
     return [
         Statement(
             "ReadStacks",
@@ -40,6 +41,7 @@ def read_only(environment: Environment) -> list[Statement]:
                 "cloudformation:DescribeStackResources",
                 "cloudformation:DescribeStacks",
                 "cloudformation:GetTemplate",
+                "cloudformation:ListStackResources",
             ],
             [
                 arns.regional(environment, "cloudformation", f"stack/{environment.name}-*/*"),
@@ -56,6 +58,26 @@ def read_only(environment: Environment) -> list[Statement]:
             ["ssm:GetParameter", "ssm:GetParameters", "ssm:GetParametersByPath"],
             [arns.regional(environment, "ssm", f"parameter/clusterbox/{environment.name}/*")],
             because="the parameters that the environment's stacks publish",
+        ),
+        Statement(
+            "ReadRoles",
+            ["iam:GetRole"],
+            [arns.iam(environment, "role/*")],
+            because="the boundary of every role is read back, those of the bootstrap included",
+        ),
+        Statement(
+            "ReadFileSystems",
+            ["elasticfilesystem:DescribeFileSystems", "elasticfilesystem:DescribeMountTargets"],
+            [arns.regional(environment, "elasticfilesystem", "file-system/*")],
+            because="file systems are found by their tags",
+        ),
+        Statement(
+            "ReadBuckets",
+            ["s3:GetBucketVersioning", "s3:ListBucket"],
+            [
+                arns.bucket(environment, bucket.name)
+                for bucket in (buckets.cluster_config, buckets.logs, buckets.results)
+            ],
         ),
         unscoped("Read", ["cloudformation:ListStacks", "ec2:Describe*"]),
     ]

@@ -18,7 +18,12 @@ _NAMED_BY_EC2 = "EC2 gives these their ids when it makes them"
 
 
 def head_node(
-    environment: Environment, cluster: str, *, images: Sequence[str], compute_role_arn: str
+    environment: Environment,
+    cluster: str,
+    *,
+    images: Sequence[str],
+    compute_role_arn: str,
+    secrets: Sequence[str] = (),
 ) -> list[Statement]:
     """Return what the head node needs: start and end the cluster's nodes, and know their state."""
     own = {"StringEquals": {f"ec2:ResourceTag/{names.TAG_CLUSTER}": cluster}}
@@ -78,6 +83,7 @@ def head_node(
             [compute_role_arn],
             condition={"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}},
         ),
+        *([Statement("ReadSecrets", ["secretsmanager:GetSecretValue"], secrets)] if secrets else []),
         _stack(environment, cluster, "cloudformation:SignalResource"),
         _table(environment, cluster, "dynamodb:BatchGetItem"),
         *_artefacts(environment),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from clusterbox.deployment.bootstrap import bound_template
+from clusterbox.deployment.bootstrap import bound_template, is_bound
 from clusterbox.deployment.cdk import CdkCli
 from clusterbox.errors import ClusterboxError
 from clusterbox.site.environment import Environment
@@ -70,3 +70,17 @@ def test_a_template_without_roles_is_refused_rather_than_deployed_unbounded(
 ) -> None:
     with pytest.raises(ClusterboxError, match="its layout has changed"):
         bound_template("Resources: {Bucket: {Type: 'AWS::S3::Bucket'}}", environment)
+
+
+def test_a_bootstrap_with_other_bounds_is_found_out(
+    template: str, environment: Environment
+) -> None:
+    bounded = bound_template(template, environment)
+    assert is_bound(bounded, environment)
+    assert is_bound(yaml.safe_load(bounded), environment)
+    assert not is_bound(template, environment)
+    given = "arn:aws:iam::427491229895:role/hosting/cfn-execution"
+    hosting = environment.hosting.model_copy(update={"cloudformation_execution_role": given})
+    changed = environment.model_copy(update={"hosting": hosting})
+    assert not is_bound(bounded, changed)
+    assert is_bound(bound_template(template, changed), changed)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+from clusterbox.deployment.cdk import synthesize
 from tests.conftest import Templates
+from tests.deployment.conftest import copy_repository
 from tests.stacks.resources import each, only
 
 
@@ -138,3 +141,31 @@ def test_the_admin_box_has_a_name_that_outlives_its_address(
     assert {"Key": "Name", "Value": "ws-pc-adminbox"} in box["Tags"]
     assert "KeyName" in box
     assert "KeyName" not in only(sandbox["sandbox-admin"], "AWS::EC2::Instance")["Properties"]
+
+
+def test_the_head_node_reads_the_secrets_that_its_configuration_names_and_no_other(
+    root: Path, tmp_path: Path
+) -> None:
+    secret = "arn:aws:secretsmanager:us-west-2:427491229895:secret:slurmdb-AbCdEf"
+    copy = copy_repository(root, tmp_path / "copy")
+    path = copy / "cluster_configs" / "eco.yaml"
+    database = (
+        f"    Database: {{Uri: db.example:3306, UserName: slurm, PasswordSecretArn: '{secret}'}}\n"
+    )
+    path.write_text(path.read_text().replace("    Dns:\n", f"{database}    Dns:\n", 1))
+    assembly = synthesize(copy, "ws-dev", tmp_path / "out")
+
+    def readable(stack: str) -> dict[str, object]:
+        return {
+            logical_id: statement["Resource"]
+            for _, logical_id, policy in each(
+                {"": assembly.template(stack)}, "AWS::IAM::ManagedPolicy"
+            )
+            for statement in policy["Properties"]["PolicyDocument"]["Statement"]
+            if "secretsmanager" in json.dumps(statement["Action"])
+        }
+
+    (found,) = readable("ws-dev-cluster-ws-eco").items()
+    assert found[0].startswith("HeadNodePolicy")
+    assert found[1] == secret
+    assert readable("ws-dev-cluster-ws-eco-login") == {}

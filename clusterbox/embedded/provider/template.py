@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-PARALLELCLUSTER_VERSION = "3.16.1"
+from clusterbox.site.names import PARALLELCLUSTER_VERSION
+
 TEMPLATE_KEY = "parallelcluster/{version}/templates/custom_resource/cluster.yaml"
 # Where the official provider keeps the layer with the library; ours is one readable file.
 LIBRARY_KEY = "parallelcluster/{version}/layers/aws-parallelcluster/library.py"
