@@ -43,11 +43,21 @@ def test_the_budget_is_refused_exactly_where_no_distribution_exists(
     count = chance.randint(2, 4)
     ranges = [chance.choice(["10.0.%d.0/28", "10.0.%d.0/28", "10.0.%d.0/27"]) for _ in range(count)]
     room = [USABLE[cidr] for cidr in ranges]
+    # Admin box, mount target and head node in compute.a, a mount target in compute.b.
+    room[0] -= 3
+    room[1] -= 1
     places = [
-        tuple(sorted(chance.sample(range(count), chance.randint(1, min(2, count)))))
+        tuple(sorted(chance.sample(range(count), chance.randint(1, 2))))
         for _ in range(chance.randint(2, 5))
     ]
-    sizes = [chance.randint(1, 2 * sum(room) // len(places)) for _ in places]
+    # Fill the subnets as far as a hidden distribution can, then ask for a little more or less.
+    sizes = [1] * len(places)
+    for subnet, free in enumerate(room):
+        for _ in range(free):
+            if takers := [n for n, place in enumerate(places) if subnet in place]:
+                sizes[chance.choice(takers)] += 1
+    changed = chance.randrange(len(places))
+    sizes[changed] = max(1, sizes[changed] - chance.randint(0, 2 * len(places)))
     environment = environment_of(tmp_path, *(cidr % n for n, cidr in enumerate(ranges)))
     names = [f"compute.{letter}" for letter in "abcd"]
     text = cluster(
@@ -56,9 +66,6 @@ def test_the_budget_is_refused_exactly_where_no_distribution_exists(
             for n, (subnets, size) in enumerate(zip(places, sizes, strict=True))
         )
     )
-    # Admin box, mount target and head node in compute.a, a mount target in compute.b.
-    room[0] -= 3
-    room[1] -= 1
     try:
         budgets(environment, text)
         accepted = True
