@@ -129,7 +129,7 @@ class AdminStack(cdk.Stack):
                         "CLUSTERBOX_SOURCE_PARAMETER": self._source_parameter,
                         "CLUSTERBOX_PCLUSTER_VERSION": names.PARALLELCLUSTER_VERSION,
                         "CLUSTERBOX_FILE_SYSTEMS": " ".join(
-                            f"{file_system.file_system_id}=/{name}"
+                            f"{file_system.file_system_id}=/mnt/{name}"
                             for name, file_system in storage.file_systems.items()
                         ),
                         "CLUSTERBOX_IDLE_STOP_MINUTES": str(box.idle_stop_minutes),

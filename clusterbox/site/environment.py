@@ -9,7 +9,6 @@ from clusterbox.site.fields import (
     ClusterName,
     ConfigFile,
     DashedName,
-    GitAddress,
     Identifier,
     InstanceType,
     Once,
@@ -45,10 +44,7 @@ class AdminBox(Section):
         60,
         ge=0,
         le=1440,
-        description="minutes without a session until it stops itself; 0 for never",
-    )
-    repository: GitAddress | None = Field(
-        None, description="where the box fetches this repository's command from (git, https)"
+        description="minutes without use until it stops itself; 0 for never",
     )
 
 

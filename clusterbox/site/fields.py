@@ -246,10 +246,6 @@ ProjectPath = Annotated[
 Branch = Annotated[
     str, _text(r"[\w./-]+", "must hold only letters, digits, dots, slashes, dashes and underscores")
 ]
-GitAddress = Annotated[
-    str,
-    _text(r"https://[^\s@]+", "must be an https:// address without user name, password and spaces"),
-]
 ConfigFile = Annotated[
     str, _text(r"[\w-]+\.yaml", "must be the name of a file in cluster_configs/, such as eco.yaml")
 ]

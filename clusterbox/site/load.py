@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from clusterbox.errors import InputError, Problem, ProblemsError
+from clusterbox.site import names
 from clusterbox.site.environment import ClusterEntry, Environment
 from clusterbox.site.images import ImageLock, LockedImage
 from clusterbox.site.yaml_file import Location, YamlFile, read_yaml, value_at
@@ -115,6 +116,8 @@ class Repository:
                     f"must differ from clusters[{first[cluster]}]",
                     cluster,
                 )
+            if isinstance(cluster, str):
+                yield from _find_name_problems(file, index, name, cluster)
             config = value_at(entry, ("config",))
             if isinstance(config, str) and config not in configs:
                 yield file.problem(
@@ -122,6 +125,26 @@ class Repository:
                     f"must be a file of cluster_configs/: {known}",
                     config,
                 )
+
+
+def _find_name_problems(
+    file: YamlFile, index: int, environment: str, cluster: str
+) -> Iterator[Problem]:
+    """Yield why a cluster cannot have its name: stacks and roles are named after it."""
+    where = ("clusters", index, "name")
+    # ParallelCluster's stack has the cluster's name, and ours start with the environment's.
+    if cluster in {f"{environment}-{unit}" for unit in names.UNITS}:
+        yield file.problem(where, "must not be the name of one of the site's own stacks", cluster)
+    prefix = value_at(file.data, ("hosting", "iam_name_prefix"))
+    if isinstance(prefix, str):
+        left = names.ROLE_NAME_CHARACTERS - len(prefix) - len("-head-node")
+        if len(cluster) > left:
+            yield file.problem(
+                where,
+                f"must hold at most {left} characters with iam_name_prefix {prefix}: IAM allows "
+                f"{names.ROLE_NAME_CHARACTERS} for the roles named after both",
+                cluster,
+            )
 
 
 def _find_unknown_subnets(file: YamlFile) -> Iterator[Problem]:

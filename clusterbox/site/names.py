@@ -6,10 +6,14 @@ from clusterbox.site.environment import Environment
 
 PARALLELCLUSTER_VERSION = "3.16.1"
 
+# The site's stacks but for those of its clusters; `stacks/__init__.py` makes them.
+UNITS = ("boundary", "encryption", "network", "storage", "security", "identity", "admin")
+# IAM's limit on the name of a role (IAM user guide, "IAM and AWS STS quotas").
+ROLE_NAME_CHARACTERS = 64
+
 # Tags that ParallelCluster sets on its machines; they and `Name` are never overwritten.
 TAG_CLUSTER = "parallelcluster:cluster-name"
 TAG_NODE_TYPE = "parallelcluster:node-type"
-TAG_QUEUE = "parallelcluster:queue-name"
 # Our own: which environment a resource belongs to.
 TAG_ENVIRONMENT = "Environment"
 TAG_SITE_CLUSTER = "Cluster"

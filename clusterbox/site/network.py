@@ -255,6 +255,22 @@ class Network(Section):
                 )
             )
         if not self.exists:
+            if self.ssh.bastion_security_group is not None:
+                findings.append(
+                    Finding(
+                        ("ssh", "bastion_security_group"),
+                        "must be left out: the VPC is made here and has no group yet; give cidrs",
+                        self.ssh.bastion_security_group,
+                    )
+                )
+            if self.private_zone is not None and self.private_zone.id is not None:
+                findings.append(
+                    Finding(
+                        ("private_zone", "id"),
+                        "must be left out: no zone answers in a VPC that is made here",
+                        self.private_zone.id,
+                    )
+                )
             zones = {zone for zones in self.subnets.values() for zone in zones}
             if len(zones) < 2:
                 findings.append(

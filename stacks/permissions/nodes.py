@@ -83,7 +83,11 @@ def head_node(
             [compute_role_arn],
             condition={"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}},
         ),
-        *([Statement("ReadSecrets", ["secretsmanager:GetSecretValue"], secrets)] if secrets else []),
+        *(
+            [Statement("ReadSecrets", ["secretsmanager:GetSecretValue"], secrets)]
+            if secrets
+            else []
+        ),
         _stack(environment, cluster, "cloudformation:SignalResource"),
         _table(environment, cluster, "dynamodb:BatchGetItem"),
         *_artefacts(environment),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.site.site_files import EXISTING, edit, problems_of
+from tests.site.site_files import EXISTING, edit, load, problems_of
 
 
 @pytest.mark.parametrize(
@@ -235,17 +235,6 @@ from tests.site.site_files import EXISTING, edit, problems_of
             id="more minutes than a day has",
         ),
         pytest.param(
-            "  ssh: false",
-            "  ssh: false\n  repository: git@example.org:lab/box",
-            [
-                (
-                    "39: admin_box.repository: must be an https:// address without user name, "
-                    "password and spaces (found: 'git@example.org:lab/box')"
-                ),
-            ],
-            id="a repository fetched over ssh",
-        ),
-        pytest.param(
             "name: dev-eco",
             "name: dev_eco",
             [
@@ -255,6 +244,17 @@ from tests.site.site_files import EXISTING, edit, problems_of
                 ),
             ],
             id="a cluster name with an underscore",
+        ),
+        pytest.param(
+            "name: dev-eco",
+            "name: dev-network",
+            [
+                (
+                    "41: clusters[0].name: must not be the name of one of the site's own stacks "
+                    "(found: 'dev-network')"
+                ),
+            ],
+            id="a cluster named like a stack of the site",
         ),
         pytest.param(
             "  - {name: dev-eco, config: eco.yaml}",
@@ -300,3 +300,23 @@ def test_a_wrong_value_outside_of_network_and_storage_is_reported(
     tmp_path: Path, old: str, new: str, problems: list[str]
 ) -> None:
     assert problems_of(tmp_path, edit(EXISTING, old, new)) == problems
+
+
+def test_a_role_name_that_iam_would_refuse_is_reported_with_the_characters_left(
+    tmp_path: Path,
+) -> None:
+    text = edit(EXISTING, "iam_name_prefix: dev-", f"iam_name_prefix: {'d' * 20}-")
+    text = edit(text, "name: dev-eco", f"name: {'e' * 34}")
+    assert problems_of(tmp_path, text) == [
+        f"41: clusters[0].name: must hold at most 33 characters with iam_name_prefix {'d' * 20}-: "
+        f"IAM allows 64 for the roles named after both (found: '{'e' * 34}')"
+    ]
+
+
+@pytest.mark.parametrize(("prefix", "cluster"), [("d" * 20, "e" * 33), ("dev", "e" * 40)])
+def test_the_longest_role_name_that_iam_takes_is_good(
+    tmp_path: Path, prefix: str, cluster: str
+) -> None:
+    text = edit(EXISTING, "iam_name_prefix: dev-", f"iam_name_prefix: {prefix}-")
+    text = edit(text, "name: dev-eco", f"name: {cluster}")
+    assert load(tmp_path, text).clusters[0].name == cluster

@@ -161,7 +161,7 @@ from tests.site.site_files import EXISTING, edit, problems_of
             [
                 (
                     "39: admin_box.ami: is not a known key; allowed here: name, instance_type, "
-                    "image, root_gib, subnet, ssh, idle_stop_minutes, repository"
+                    "image, root_gib, subnet, ssh, idle_stop_minutes"
                 ),
             ],
             id="an unknown key of the admin box",

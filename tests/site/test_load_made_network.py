@@ -117,6 +117,28 @@ from tests.site.site_files import MADE, edit, problems_of
             id="an endpoint of a service named twice",
         ),
         pytest.param(
+            "cidrs: [192.0.2.0/24]",
+            "cidrs: [192.0.2.0/24], bastion_security_group: sg-00000001",
+            [
+                (
+                    "23: network.ssh.bastion_security_group: must be left out: the VPC is made "
+                    "here and has no group yet; give cidrs (found: 'sg-00000001')"
+                ),
+            ],
+            id="a bastion that cannot be in the VPC yet",
+        ),
+        pytest.param(
+            "  ssh: {key_pair",
+            "  private_zone: {name: dev.internal, id: Z0123456789}\n  ssh: {key_pair",
+            [
+                (
+                    "23: network.private_zone.id: must be left out: no zone answers in a VPC "
+                    "that is made here (found: 'Z0123456789')"
+                ),
+            ],
+            id="a private zone that does not know the VPC",
+        ),
+        pytest.param(
             "services: [ec2, sts]",
             "services: []",
             [

@@ -67,7 +67,6 @@ def test_the_endpoints_are_those_that_the_environment_names_and_the_two_free_gat
         "logs",
         "monitoring",
         "secretsmanager",
-        "sqs",
         "ssm",
         "ssmmessages",
         "sts",
