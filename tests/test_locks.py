@@ -22,10 +22,19 @@ def test_every_locked_package_is_pinned_with_hashes(root: Path, name: str) -> No
         assert not block.strip() or "--hash=sha256:" in block, block[:60]
 
 
-@pytest.mark.parametrize("name", [*LOCKS, "package-lock.json"])
+@pytest.mark.parametrize("name", LOCKS)
 def test_no_lock_holds_the_address_of_a_registry(root: Path, name: str) -> None:
     text = (root / name).read_text(encoding="utf-8")
-    assert not re.search(r"https?://|--index-url|--find-links|\"resolved\"", text)
+    assert not re.search(r"https?://|--index-url|--extra-index-url|--find-links", text)
+
+
+def test_the_lock_of_the_node_libraries_does_not_say_where_they_came_from(root: Path) -> None:
+    packages = json.loads((root / "package-lock.json").read_text(encoding="utf-8"))["packages"]
+    locked = {name: item for name, item in packages.items() if name}
+    assert len(locked) > 40
+    for name, item in locked.items():
+        assert "resolved" not in item, name
+        assert item["integrity"].startswith("sha512-"), name
 
 
 def test_the_product_and_the_tools_agree_on_every_version(root: Path) -> None:

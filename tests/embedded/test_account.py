@@ -167,7 +167,7 @@ def test_the_environment_shuts_out_the_users_profiles(
     monkeypatch.setenv("AWS_PROFILE", "production")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "https://s3.example.com")
     environment = account.process_environment()
-    assert environment["AWS_ENDPOINT_URL"] == f"http://localhost:{account.port}"
+    assert environment["AWS_ENDPOINT_URL"] == f"http://127.0.0.1:{account.port}"
     assert environment["AWS_CONFIG_FILE"] == environment["AWS_SHARED_CREDENTIALS_FILE"]
     assert "AWS_PROFILE" not in environment
     assert "AWS_ENDPOINT_URL_S3" not in environment
