@@ -27,6 +27,7 @@ from stacks.permissions.roles import (
     session_manager_statements,
 )
 from stacks.security import SecurityStack
+from stacks.site_stack import SiteStack
 from stacks.storage import StorageStack
 
 # What the box installs of this repository; everything else is left out of the archive.
@@ -40,7 +41,7 @@ _SOURCE = (
 )
 
 
-class AdminStack(cdk.Stack):
+class AdminStack(SiteStack):
     """The box, reached through Session Manager; without a public address."""
 
     def __init__(
@@ -60,10 +61,9 @@ class AdminStack(cdk.Stack):
         super().__init__(
             scope,
             construct_id,
-            env=cdk.Environment(account=environment.account, region=environment.region),
-            description=f"Admin box of {environment.name}",
+            environment=environment,
+            description="Admin box",
         )
-        self._environment = environment
         self._publish_source(root)
         role = make_role(
             self,

@@ -8,6 +8,7 @@ from constructs import Construct
 
 from clusterbox.site.environment import Environment
 from stacks.permissions.roles import Statement, acknowledge, acknowledge_wildcards
+from stacks.site_stack import SiteStack
 
 # What a role of the site can be allowed at all. A boundary grants nothing by itself.
 _BOUNDED_SERVICES = (
@@ -45,7 +46,7 @@ _BOUNDED_SERVICES = (
 )
 
 
-class BoundaryStack(cdk.Stack):
+class BoundaryStack(SiteStack):
     """The policy that bounds every role of the site; it also forbids every way out of itself.
 
     Deployed before the bootstrap, whose roles carry the boundary too, and so with the credentials
@@ -56,12 +57,12 @@ class BoundaryStack(cdk.Stack):
         super().__init__(
             scope,
             construct_id,
-            env=cdk.Environment(account=environment.account, region=environment.region),
-            description=f"Permissions boundary of {environment.name}",
+            environment=environment,
+            description="Permissions boundary",
+            protected=True,
             synthesizer=cdk.BootstraplessSynthesizer(
                 cloud_formation_execution_role_arn=environment.hosting.cloudformation_execution_role
             ),
-            termination_protection=True,
         )
         boundary = environment.boundary_arn
         roles = f"arn:{environment.partition}:iam::{environment.account}:role/*"

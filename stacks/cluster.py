@@ -20,10 +20,11 @@ from stacks.network import NetworkStack
 from stacks.permissions import arns, nodes
 from stacks.permissions.roles import make_role
 from stacks.security import SecurityStack
+from stacks.site_stack import SiteStack
 from stacks.storage import StorageStack
 
 
-class ClusterStack(cdk.Stack):
+class ClusterStack(SiteStack):
     """A cluster through ParallelCluster's official CloudFormation provider.
 
     The property ClusterConfiguration is the configuration itself, so that a diff of the template
@@ -48,11 +49,10 @@ class ClusterStack(cdk.Stack):
         super().__init__(
             scope,
             construct_id,
-            env=cdk.Environment(account=environment.account, region=environment.region),
-            description=f"Cluster {cluster} of {environment.name}",
+            environment=environment,
+            description=f"Cluster {cluster}",
         )
         cdk.Tags.of(self).add(names.TAG_SITE_CLUSTER, cluster)
-        self._environment = environment
         self._cluster = cluster
         values: dict[str, Any] = {
             **references.known_values(environment, cluster),

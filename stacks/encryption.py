@@ -8,18 +8,19 @@ from aws_cdk import aws_kms as kms
 from constructs import Construct
 
 from clusterbox.site.environment import Environment
+from stacks.site_stack import SiteStack
 
 
-class EncryptionStack(cdk.Stack):
+class EncryptionStack(SiteStack):
     """The site's key; stateful, because data encrypted with a lost key is lost."""
 
     def __init__(self, scope: Construct, construct_id: str, *, environment: Environment) -> None:
         super().__init__(
             scope,
             construct_id,
-            env=cdk.Environment(account=environment.account, region=environment.region),
-            description=f"Encryption key of {environment.name}",
-            termination_protection=True,
+            environment=environment,
+            description="Encryption key",
+            protected=True,
         )
         self.key = kms.Key(
             self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
@@ -10,21 +9,21 @@ from clusterbox.site.environment import Environment
 from clusterbox.site.hosting import GitHub, GitLab
 from stacks.permissions import arns, ci, images, provider
 from stacks.permissions.roles import make_role
+from stacks.site_stack import SiteStack
 
 _GITHUB_HOST = "token.actions.githubusercontent.com"
 
 
-class IdentityStack(cdk.Stack):
+class IdentityStack(SiteStack):
     """The site's roles; those of a cluster's nodes are in the cluster's stack."""
 
     def __init__(self, scope: Construct, construct_id: str, *, environment: Environment) -> None:
         super().__init__(
             scope,
             construct_id,
-            env=cdk.Environment(account=environment.account, region=environment.region),
-            description=f"Roles of {environment.name}",
+            environment=environment,
+            description="Roles",
         )
-        self._environment = environment
         functions = iam.ServicePrincipal("lambda.amazonaws.com")
         self.provider = make_role(
             self,

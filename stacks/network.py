@@ -16,9 +16,10 @@ from constructs import Construct
 from clusterbox.site import names
 from clusterbox.site.environment import Environment
 from stacks.permissions.roles import Statement, acknowledge, ignore_lint, make_role
+from stacks.site_stack import SiteStack
 
 
-class NetworkStack(cdk.Stack):
+class NetworkStack(SiteStack):
     """The VPC, its subnets by name, and the private DNS zone."""
 
     vpc: ec2.IVpc
@@ -32,10 +33,10 @@ class NetworkStack(cdk.Stack):
         super().__init__(
             scope,
             construct_id,
-            env=cdk.Environment(account=environment.account, region=environment.region),
-            description=f"Network of {environment.name}",
+            environment=environment,
+            description="Network",
             # The mount targets of the file systems, which are never removed, stand in it.
-            termination_protection=not environment.network.exists,
+            protected=not environment.network.exists,
         )
         if environment.network.exists:
             self._import_vpc()

@@ -9,13 +9,14 @@ from constructs import Construct
 from clusterbox.site.environment import Environment
 from stacks.network import NetworkStack
 from stacks.permissions.roles import acknowledge
+from stacks.site_stack import SiteStack
 from stacks.storage import SharedFileSystem, StorageStack
 
 SSH = ec2.Port.tcp(22)
 NFS_PORT = 2049
 
 
-class SecurityStack(cdk.Stack):
+class SecurityStack(SiteStack):
     """The groups of cluster nodes, SSH and admin box, and their way to the file systems."""
 
     def __init__(
@@ -30,10 +31,9 @@ class SecurityStack(cdk.Stack):
         super().__init__(
             scope,
             construct_id,
-            env=cdk.Environment(account=environment.account, region=environment.region),
-            description=f"Security groups of {environment.name}",
+            environment=environment,
+            description="Security groups",
         )
-        self._environment = environment
         self._network = network
         self.cluster = self._make_group("Cluster", "Head, compute and login nodes of the clusters")
         self.ssh = self._make_group("Ssh", "Machines that people log in to with SSH")

@@ -19,6 +19,7 @@ from clusterbox.site import storage as model
 from clusterbox.site.environment import Environment
 from stacks.network import NetworkStack
 from stacks.permissions.roles import acknowledge, make_role
+from stacks.site_stack import SiteStack
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class SharedFileSystem:
     is_made_here: bool
 
 
-class StorageStack(cdk.Stack):
+class StorageStack(SiteStack):
     """File systems and buckets. Stateful: never removed, and logical ids never change."""
 
     def __init__(
@@ -47,11 +48,10 @@ class StorageStack(cdk.Stack):
         super().__init__(
             scope,
             construct_id,
-            env=cdk.Environment(account=environment.account, region=environment.region),
-            description=f"File systems and buckets of {environment.name}",
-            termination_protection=True,
+            environment=environment,
+            description="File systems and buckets",
+            protected=True,
         )
-        self._environment = environment
         self._network = network
         self._key = key
         self._backed_up: dict[int, list[str]] = {}
