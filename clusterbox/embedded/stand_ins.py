@@ -14,6 +14,14 @@ def stand_ins() -> list[str]:
         "Security groups, routes, NAT gateways and flow logs filter, carry and log no traffic.",
         "An EFS file system cannot be mounted and holds no files; encryption is a recorded "
         "setting.",
+        "ParallelCluster's library runs as it is behind the cluster's resource, but no node boots: a head "
+        "node's success is signalled at once, and a bootstrap that fails cannot be rehearsed.",
+        "No Slurm stands behind a cluster here: requests to stop or start the compute fleet are fulfilled "
+        "at once, and login nodes are always healthy.",
+        "Eleven of ParallelCluster's validators are left out, because the account makes up an instance "
+        "type's vCPUs, memory, GPUs, network cards and EFA, and offers every type in every zone.",
+        "ParallelCluster's provider waits for a whole operation in one call and gives longer reasons; on "
+        "AWS it is called again on a schedule, and keeps the last 240 characters of a reason.",
         "Lambda functions run as processes on this machine, without the role, memory limit or "
         "network of the function.",
         "A custom resource whose function crashes fails at once; on AWS the stack waits for up to "
