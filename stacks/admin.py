@@ -33,7 +33,6 @@ from stacks.storage import StorageStack
 # What the box installs of this repository; everything else is left out of the archive.
 _SOURCE = (
     "LICENSE",
-    "README.md",
     "clusterbox",
     "pyproject.toml",
     "requirements.txt",
