@@ -47,7 +47,7 @@ def build_app(root: Path, name: str, *, rules: bool = False, outdir: Path | None
     security = SecurityStack(
         app, unit("security"), environment=environment, network=network, storage=storage
     )
-    identity = IdentityStack(app, unit("identity"), environment=environment)
+    identity = IdentityStack(app, unit("identity"), environment=environment, key=key)
     if environment.admin_box is not None:
         AdminStack(
             app,

@@ -14,7 +14,7 @@ from constructs import Construct
 from clusterbox.site import names, references
 from clusterbox.site.environment import Environment
 from clusterbox.site.images import LockedImage
-from clusterbox.site.yaml_file import YamlFile
+from clusterbox.site.yaml_file import YamlFile, value_at
 from stacks.identity import IdentityStack
 from stacks.network import NetworkStack
 from stacks.permissions import arns, nodes
@@ -83,18 +83,24 @@ class ClusterStack(SiteStack):
             file_systems=[file_system.arn for file_system in storage.file_systems.values()],
             key_arn=key.key_arn,
         )
+        managed_dns = _has_managed_dns(config.data)
         head_node = nodes.head_node(
             environment,
             cluster,
             images=[image.ami for image in images.values()],
             compute_role_arn=arns.site_roles(environment, f"{cluster}-compute"),
             secrets=sorted(_find_secrets(config.data)),
+            managed_dns=managed_dns,
         )
         plans = {
             "HeadNode": ("head-node", "ec2", [*head_node, *data]),
             "Compute": ("compute", "ec2", [*nodes.compute_node(environment, cluster), *data]),
             "Login": ("login", "ec2", [*nodes.login_node(environment, cluster), *data]),
-            "Cleanup": ("cleanup", "lambda", nodes.cleanup_function(environment, cluster)),
+            "Cleanup": (
+                "cleanup",
+                "lambda",
+                nodes.cleanup_function(environment, cluster, managed_dns=managed_dns),
+            ),
         }
         used = {name for _, name in references.find_references(config)}
         return {
@@ -152,3 +158,9 @@ def _find_secrets(data: Any) -> set[str]:
         own = {value for key, value in data.items() if str(key).endswith("SecretArn")}
         return {str(arn) for arn in own}.union(*map(_find_secrets, data.values()))
     return set().union(*map(_find_secrets, data)) if isinstance(data, list) else set()
+
+
+def _has_managed_dns(data: Any) -> bool:
+    """Return whether ParallelCluster keeps a zone for the nodes, as it does unless told not to."""
+    dns = value_at(data, ("Scheduling", "SlurmSettings", "Dns", "DisableManagedDns"))
+    return str(dns).lower() != "true"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
 from constructs import Construct
 
 from clusterbox.site.environment import Environment
 from clusterbox.site.hosting import GitHub, GitLab
-from stacks.permissions import arns, ci, images, provider
+from stacks.permissions import arns, ci, images, nodes, provider
 from stacks.permissions.roles import make_role
 from stacks.site_stack import SiteStack
 
@@ -17,7 +18,9 @@ _GITHUB_HOST = "token.actions.githubusercontent.com"
 class IdentityStack(SiteStack):
     """The site's roles; those of a cluster's nodes are in the cluster's stack."""
 
-    def __init__(self, scope: Construct, construct_id: str, *, environment: Environment) -> None:
+    def __init__(
+        self, scope: Construct, construct_id: str, *, environment: Environment, key: kms.IKey
+    ) -> None:
         super().__init__(
             scope,
             construct_id,
@@ -25,6 +28,9 @@ class IdentityStack(SiteStack):
             description="Roles",
         )
         functions = iam.ServicePrincipal("lambda.amazonaws.com")
+        # A bucket that exists outside of the site has a key of its own, if any.
+        made_here = not environment.storage.buckets.cluster_config.exists
+        key_use = [nodes.use_key(environment, key.key_arn)] if made_here else []
         self.provider = make_role(
             self,
             "Provider",
@@ -32,7 +38,7 @@ class IdentityStack(SiteStack):
             purpose="pcluster-provider",
             description="ParallelCluster's CloudFormation provider",
             principal=functions,
-            statements=provider.provider(environment),
+            statements=[*provider.provider(environment), *key_use],
         )
         self.image_build = make_role(
             self,
@@ -41,7 +47,7 @@ class IdentityStack(SiteStack):
             purpose="image-build",
             description="Instances that bake images",
             principal=iam.ServicePrincipal("ec2.amazonaws.com"),
-            statements=images.build(environment),
+            statements=[*images.build(environment), *key_use],
         )
         self.image_cleanup = make_role(
             self,
@@ -107,12 +113,14 @@ class IdentityStack(SiteStack):
                 environment=environment,
                 purpose=f"ci-{system.lower()}-{'deploy' if kind == 'Deploy' else 'read-only'}",
                 description=f"{system}: {'deploys the site' if kind == 'Deploy' else 'reviews changes'}",
-                principal=iam.WebIdentityPrincipal(
-                    arn,
-                    {
-                        "StringEquals": {f"{host}:aud": audience},
-                        "StringLike": {f"{host}:sub": subject},
-                    },
-                ),
+                principal=iam.WebIdentityPrincipal(arn, _claims(host, audience, subject)),
                 statements=statements,
             )
+
+
+def _claims(host: str, audience: str, subject: str) -> dict[str, dict[str, str]]:
+    """Return what a token must say; a pattern is allowed only where the subject is one."""
+    said = {f"{host}:aud": audience}
+    if "*" in subject:
+        return {"StringEquals": said, "StringLike": {f"{host}:sub": subject}}
+    return {"StringEquals": {**said, f"{host}:sub": subject}}

@@ -11,8 +11,8 @@ from clusterbox.site.environment import Environment
 def add_tags(app: cdk.App, environment: Environment) -> None:
     """Tag every resource of the app with the environment's tags.
 
-    `Name` is given resource by resource and never here: a stack's tags reach the nodes of its
-    cluster, and ParallelCluster finds nodes by the Name and the tags it gives them itself.
+    `Name` is given resource by resource and never here. The nodes of a cluster get their tags from
+    its configuration, and ParallelCluster's own ones, `Name` included, are left alone.
     """
     for key, value in environment.tags.model_dump().items():
         cdk.Tags.of(app).add(key, value)

@@ -20,6 +20,9 @@ from clusterbox.site import names
 from clusterbox.site.environment import Environment
 from clusterbox.site.load import Repository
 
+# States of a stack whose creation failed: it never stood.
+_FAILED_AT_FIRST = frozenset({"CREATE_FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED"})
+
 Confirm = Callable[[str], bool]
 
 
@@ -75,6 +78,7 @@ class Site:
                     raise DeclinedError("nothing was deployed")
             changed = self._deploy_boundary(cli, assembly)
             self._bootstrap(target, cli)
+            self._clear_failed_clusters(target)
             with self.progress.step("deploy"):
                 rest = [stack for stack in assembly.stacks if stack not in changed]
                 changed |= cli.deploy(assembly, rest, self.progress.note)
@@ -169,6 +173,24 @@ class Site:
             cli.bootstrap(
                 self.environment.account, self.environment.region, path, self.progress.note
             )
+
+    def _clear_failed_clusters(self, target: targets.Target) -> None:
+        """Delete clusters that failed when they were first made, with their whole stack.
+
+        They never ran a job. Left alone they stand in the way of the next attempt: the provider
+        would find the cluster there, and its instance profiles hold the roles of the old stack.
+        """
+        states = fetch_stack_states(target.client)
+        failed = [
+            entry.name
+            for entry in self.environment.clusters
+            if states.get(entry.name) in _FAILED_AT_FIRST
+            and states.get(names.cluster_stack_name(self.environment, entry.name))
+            in {None, "REVIEW_IN_PROGRESS", *_FAILED_AT_FIRST}
+        ]
+        if failed:
+            self.progress.note(f"clusters that failed when they were made: {', '.join(failed)}")
+            self._delete_clusters(target, failed)
 
     def _delete_clusters(self, target: targets.Target, clusters: list[str]) -> list[str]:
         pcluster = Pcluster(self.root / ".venv-pcluster", target.process_environment())

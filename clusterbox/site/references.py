@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from clusterbox.errors import Problem, ProblemsError
+from clusterbox.site import names
 from clusterbox.site.environment import Environment
 from clusterbox.site.yaml_file import Location, YamlFile
 
@@ -61,8 +62,14 @@ def known_values(environment: Environment, cluster: str) -> dict[str, Any]:
         "site.account": environment.account,
         "site.region": environment.region,
         "site.cluster": cluster,
+        # CDK's tags stop at the resources of the stacks; the nodes get theirs from here.
         "site.tags": [
-            {"Key": key, "Value": value} for key, value in environment.tags.model_dump().items()
+            {"Key": key, "Value": value}
+            for key, value in {
+                **environment.tags.model_dump(),
+                names.TAG_ENVIRONMENT: environment.name,
+                names.TAG_SITE_CLUSTER: cluster,
+            }.items()
         ],
         "hosting.permissions_boundary": environment.boundary_arn,
         # ParallelCluster's ResourcePrefix: the IAM path where there is one, the start of names.

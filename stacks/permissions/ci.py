@@ -79,5 +79,15 @@ def read_only(environment: Environment) -> list[Statement]:
                 for bucket in (buckets.cluster_config, buckets.logs, buckets.results)
             ],
         ),
-        unscoped("Read", ["cloudformation:ListStacks", "ec2:Describe*"]),
+        # Not all of Describe: that would show the user data of every machine to a pull request.
+        unscoped(
+            "Read",
+            [
+                "cloudformation:ListStacks",
+                "ec2:DescribeInstances",
+                "ec2:DescribeSecurityGroups",
+                "ec2:DescribeSubnets",
+                "ec2:DescribeVpcs",
+            ],
+        ),
     ]

@@ -14,6 +14,9 @@ from clusterbox.site.environment import Environment
 from stacks.permissions import arns
 from stacks.permissions.roles import Statement, session_manager_statements, unscoped
 
+# How ParallelCluster begins the names of the stacks that it nests in a cluster's.
+NESTED_STACKS = ("ComputeFleet", "LoginNodes")
+
 _NAMED_BY_EC2 = "EC2 gives these their ids when it makes them"
 
 
@@ -24,8 +27,13 @@ def head_node(
     images: Sequence[str],
     compute_role_arn: str,
     secrets: Sequence[str] = (),
+    managed_dns: bool = False,
 ) -> list[Statement]:
-    """Return what the head node needs: start and end the cluster's nodes, and know their state."""
+    """Return what the head node needs: start and end the cluster's nodes, and know their state.
+
+    `secrets` are the ARNs, of Secrets Manager or of the Parameter Store, that the configuration
+    names; with `managed_dns` ParallelCluster keeps a zone with a name for each node.
+    """
     own = {"StringEquals": {f"ec2:ResourceTag/{names.TAG_CLUSTER}": cluster}}
     network = environment.network
     subnets = [network.subnet(name) for name in network.subnet_names]
@@ -37,7 +45,18 @@ def head_node(
         f"key-pair/{network.ssh.key_pair}",
     ]
     return [
-        unscoped("Describe", ["ec2:Describe*"]),
+        unscoped(
+            "Describe",
+            [
+                "ec2:DescribeCapacityReservations",
+                "ec2:DescribeInstanceAttribute",
+                "ec2:DescribeInstanceStatus",
+                "ec2:DescribeInstances",
+                "ec2:DescribeLaunchTemplateVersions",
+                "ec2:DescribeTags",
+                "ec2:DescribeVolumes",
+            ],
+        ),
         Statement(
             "LaunchNodes",
             ["ec2:CreateFleet", "ec2:RunInstances"],
@@ -83,13 +102,17 @@ def head_node(
             [compute_role_arn],
             condition={"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}},
         ),
-        *(
-            [Statement("ReadSecrets", ["secretsmanager:GetSecretValue"], secrets)]
-            if secrets
-            else []
+        Statement(
+            "SpotRole",
+            ["iam:CreateServiceLinkedRole"],
+            [arns.iam(environment, "role/aws-service-role/spot.amazonaws.com/*")],
+            because="AWS names the role; an account without it has never used Spot",
+            condition={"StringEquals": {"iam:AWSServiceName": "spot.amazonaws.com"}},
         ),
+        *_secrets(secrets),
+        *([_zone_records(environment)] if managed_dns else []),
         _stack(environment, cluster, "cloudformation:SignalResource"),
-        _table(environment, cluster, "dynamodb:BatchGetItem"),
+        _tables(environment, cluster, "dynamodb:BatchGetItem", "dynamodb:BatchWriteItem"),
         *_artefacts(environment),
         *_agent(environment, cluster),
         *session_manager_statements(),
@@ -97,28 +120,34 @@ def head_node(
 
 
 def compute_node(environment: Environment, cluster: str) -> list[Statement]:
-    """Return what a compute node needs: find its cluster and report what it does."""
-    return [
-        unscoped("Describe", ["ec2:Describe*"]),
-        _stack(environment, cluster),
-        _table(environment, cluster),
-        *_artefacts(environment),
-        *_agent(environment, cluster),
-        *session_manager_statements(),
-    ]
+    """Return what a compute node needs: find its cluster and its name, and report what it does."""
+    return [*_any_node(environment, cluster), _find_own_name(environment, cluster)]
 
 
 def login_node(environment: Environment, cluster: str) -> list[Statement]:
-    """Return what a login node needs: a compute node's permissions, and to end its own life cycle."""
-    groups = f"autoScalingGroup:*:autoScalingGroupName/{cluster}-*"
+    """Return what a login node needs: find its cluster, report, and end its own life cycle."""
+    groups = f"autoScalingGroup:*:autoScalingGroupName/{cluster}-*-AutoScalingGroup"
     return [
-        *compute_node(environment, cluster),
+        *_any_node(environment, cluster),
         Statement(
             "EndLifeCycle",
             ["autoscaling:CompleteLifecycleAction"],
             [arns.regional(environment, "autoscaling", groups)],
             because="Auto Scaling puts an id of its own into the group's ARN",
         ),
+    ]
+
+
+def _any_node(environment: Environment, cluster: str) -> list[Statement]:
+    return [
+        unscoped(
+            "Describe", ["ec2:DescribeInstanceAttribute", "ec2:DescribeTags", "ec2:DescribeVolumes"]
+        ),
+        _stack(environment, cluster),
+        _tables(environment, cluster),
+        *_artefacts(environment),
+        *_agent(environment, cluster),
+        *session_manager_statements(),
     ]
 
 
@@ -143,11 +172,23 @@ def share_data(
             [arns.bucket(environment, results), arns.bucket(environment, f"{results}/*")],
             because="jobs name their results themselves",
         ),
-        Statement("SiteKey", ["kms:Decrypt", "kms:GenerateDataKey"], [key_arn]),
+        use_key(environment, key_arn),
     ]
 
 
-def cleanup_function(environment: Environment, cluster: str) -> list[Statement]:
+def use_key(environment: Environment, key_arn: str) -> Statement:
+    """Return what reading and writing buckets that the site's key encrypts needs."""
+    return Statement(
+        "SiteKey",
+        ["kms:Decrypt", "kms:GenerateDataKey"],
+        [key_arn],
+        condition={"StringEquals": {"kms:ViaService": f"s3.{environment.region}.amazonaws.com"}},
+    )
+
+
+def cleanup_function(
+    environment: Environment, cluster: str, *, managed_dns: bool = False
+) -> list[Statement]:
     """Return what ParallelCluster's clean-up function needs when a cluster or a queue goes."""
     bucket = environment.storage.buckets.cluster_config.name
     return [
@@ -160,7 +201,8 @@ def cleanup_function(environment: Environment, cluster: str) -> list[Statement]:
             ],
             because="ParallelCluster puts each cluster's artefacts into a folder with a random suffix",
         ),
-        unscoped("FindNodes", ["ec2:Describe*"]),
+        *([_zone_records(environment, "route53:ListResourceRecordSets")] if managed_dns else []),
+        unscoped("FindNodes", ["ec2:DescribeInstances"]),
         Statement(
             "EndNodes",
             ["ec2:TerminateInstances"],
@@ -183,17 +225,53 @@ def _stack(environment: Environment, cluster: str, *more: str) -> Statement:
         ["cloudformation:DescribeStackResource", "cloudformation:DescribeStacks", *more],
         [
             arns.regional(environment, "cloudformation", f"stack/{cluster}/*"),
-            arns.regional(environment, "cloudformation", f"stack/{cluster}-*/*"),
+            *(
+                arns.regional(environment, "cloudformation", f"stack/{cluster}-{nested}*/*")
+                for nested in NESTED_STACKS
+            ),
         ],
         because="CloudFormation ends the ARN of the cluster's stack, and of those nested in it, with an id",
     )
 
 
-def _table(environment: Environment, cluster: str, *more: str) -> Statement:
+def _tables(environment: Environment, cluster: str, *more: str) -> Statement:
+    """Return access to the cluster's two tables: state of the fleet, and names of the nodes."""
+    found = [f"table/parallelcluster-{cluster}", f"table/parallelcluster-slurm-{cluster}"]
     return Statement(
-        "OwnTable",
-        ["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query", "dynamodb:UpdateItem", *more],
-        [arns.regional(environment, "dynamodb", f"table/parallelcluster-slurm-{cluster}")],
+        "OwnTables",
+        ["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", *more],
+        [arns.regional(environment, "dynamodb", table) for table in found],
+    )
+
+
+def _find_own_name(environment: Environment, cluster: str) -> Statement:
+    """Return what a compute node needs to find its name by its instance id."""
+    table = arns.regional(environment, "dynamodb", f"table/parallelcluster-slurm-{cluster}")
+    return Statement(
+        "FindOwnName",
+        ["dynamodb:Query"],
+        [table, f"{table}/index/*"],
+        because="the indexes of one table",
+    )
+
+
+def _secrets(arns_of_secrets: Sequence[str]) -> list[Statement]:
+    parameters = [arn for arn in arns_of_secrets if arn.split(":")[2:3] == ["ssm"]]
+    secrets = [arn for arn in arns_of_secrets if arn not in parameters]
+    found = []
+    if secrets:
+        found.append(Statement("ReadSecrets", ["secretsmanager:GetSecretValue"], secrets))
+    if parameters:
+        found.append(Statement("ReadSecretParameters", ["ssm:GetParameter"], parameters))
+    return found
+
+
+def _zone_records(environment: Environment, *more: str) -> Statement:
+    return Statement(
+        "NodeNames",
+        ["route53:ChangeResourceRecordSets", *more],
+        [f"arn:{environment.partition}:route53:::hostedzone/*"],
+        because="Route 53 gives the cluster's zone its id when ParallelCluster makes it",
     )
 
 

@@ -7,8 +7,12 @@ of 3.16), without the right to make roles: the site makes them all and passes th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from clusterbox.site import names
 from clusterbox.site.environment import Environment
 from stacks.permissions import arns
+from stacks.permissions.nodes import NESTED_STACKS
 from stacks.permissions.roles import Statement, unscoped
 
 _RANDOM_SUFFIX = "ParallelCluster or CloudFormation ends these names with an id of its own"
@@ -48,11 +52,9 @@ def _compute(environment: Environment) -> list[Statement]:
                 "ec2:DeletePlacementGroup",
                 "ec2:DeleteTags",
                 "ec2:DeleteVolume",
-                "ec2:ModifyInstanceAttribute",
                 "ec2:ModifyLaunchTemplate",
                 "ec2:ModifyNetworkInterfaceAttribute",
                 "ec2:RunInstances",
-                "ec2:TerminateInstances",
             ],
             [
                 *ec2(
@@ -71,6 +73,14 @@ def _compute(environment: Environment) -> list[Statement]:
             because="EC2 gives these their ids when ParallelCluster makes them; "
             "the validators' dry runs name every image and subnet of the configuration",
         ),
+        Statement(
+            "NodesOfClusters",
+            ["ec2:ModifyInstanceAttribute", "ec2:TerminateInstances"],
+            ec2("instance/*"),
+            because="EC2 gives instances their ids; the condition narrows it to nodes of clusters",
+            condition={"StringLike": {f"aws:ResourceTag/{names.TAG_CLUSTER}": "*"}},
+        ),
+        unscoped("FindBalancers", ["tag:GetResources"]),
         Statement(
             "LoginNodes",
             [
@@ -114,6 +124,12 @@ def _compute(environment: Environment) -> list[Statement]:
 
 def _identity(environment: Environment) -> list[Statement]:
     path = environment.hosting.iam_path
+    # Where the site has no path of its own, ParallelCluster takes one.
+    profiles = "/parallelcluster/" if path == "/" else path
+    clusters = [entry.name for entry in environment.clusters]
+    machines = [
+        f"{cluster}-{kind}" for cluster in clusters for kind in ("head-node", "compute", "login")
+    ]
     return [
         Statement(
             "ReadRoles",
@@ -142,26 +158,53 @@ def _identity(environment: Environment) -> list[Statement]:
                 "iam:RemoveRoleFromInstanceProfile",
                 "iam:TagInstanceProfile",
             ],
-            [arns.iam(environment, f"instance-profile{path}*")],
+            [arns.iam(environment, f"instance-profile{profiles}*")],
             because=_RANDOM_SUFFIX,
         ),
+        *_pass(environment, "PassMachines", "ec2.amazonaws.com", machines),
+        *_pass(
+            environment,
+            "PassCleanup",
+            "lambda.amazonaws.com",
+            [f"{cluster}-cleanup" for cluster in clusters],
+        ),
         Statement(
-            "PassSiteRoles",
-            ["iam:PassRole"],
-            [arns.site_roles(environment)],
-            because="every cluster has roles of its own, all with the site's prefix and the boundary",
+            "ServiceLinkedRoles",
+            ["iam:CreateServiceLinkedRole"],
+            [arns.iam(environment, "role/aws-service-role/*")],
+            because="AWS names these roles; login nodes are the first to need them in an account",
             condition={
                 "StringEquals": {
-                    "iam:PassedToService": ["ec2.amazonaws.com", "lambda.amazonaws.com"]
+                    "iam:AWSServiceName": [
+                        "autoscaling.amazonaws.com",
+                        "elasticloadbalancing.amazonaws.com",
+                    ]
                 }
             },
         ),
     ]
 
 
+def _pass(
+    environment: Environment, sid: str, service: str, purposes: Sequence[str]
+) -> list[Statement]:
+    """Return leave to give the roles of clusters to one service; none where there are none."""
+    if not purposes:
+        return []
+    return [
+        Statement(
+            sid,
+            ["iam:PassRole"],
+            [arns.site_roles(environment, purpose) for purpose in purposes],
+            condition={"StringEquals": {"iam:PassedToService": service}},
+        )
+    ]
+
+
 def _data(environment: Environment) -> list[Statement]:
     bucket = environment.storage.buckets.cluster_config.name
-    own = f"{environment.name}-cluster-*"
+    # CloudFormation keeps about 24 characters of a stack's name in the names of its buckets.
+    own = f"{f'{environment.name}-cluster-':.24}*"
     return [
         Statement(
             "Artefacts",
@@ -252,20 +295,19 @@ def _functions(environment: Environment) -> list[Statement]:
     ]
     return [
         Statement(
-            "Stacks",
+            "ReadStacks",
             [
-                "cloudformation:CreateStack",
-                "cloudformation:DeleteStack",
                 "cloudformation:DescribeStackEvents",
                 "cloudformation:DescribeStackResource",
                 "cloudformation:DescribeStackResources",
                 "cloudformation:DescribeStacks",
                 "cloudformation:GetTemplate",
-                "cloudformation:UpdateStack",
             ],
             [arns.regional(environment, "cloudformation", "stack/*")],
-            because="a cluster's stack is named after the cluster, and clusters are free to be named",
+            because="pcluster lists all stacks to find those of clusters",
         ),
+        # A stack keeps the role it was made with: to change one of others would be to have its role.
+        *_write_stacks(environment),
         unscoped("ListStacks", ["cloudformation:ListStacks"]),
         Statement(
             "CleanupFunctions",
@@ -288,8 +330,8 @@ def _functions(environment: Environment) -> list[Statement]:
         Statement(
             "PollWhileWaiting",
             ["events:DeleteRule", "events:PutRule", "events:PutTargets", "events:RemoveTargets"],
-            [arns.regional(environment, "events", "rule/*")],
-            because="the provider makes a rule with a random name to call itself until a cluster stands",
+            [arns.regional(environment, "events", "rule/Cluster????????")],
+            because="the provider calls itself until a cluster stands, by a rule named after the resource",
         ),
         Statement(
             "Watch",
@@ -297,9 +339,12 @@ def _functions(environment: Environment) -> list[Statement]:
                 "cloudwatch:DeleteAlarms",
                 "cloudwatch:DeleteDashboards",
                 "cloudwatch:GetDashboard",
+                "cloudwatch:ListTagsForResource",
                 "cloudwatch:PutCompositeAlarm",
                 "cloudwatch:PutDashboard",
                 "cloudwatch:PutMetricAlarm",
+                "cloudwatch:TagResource",
+                "cloudwatch:UntagResource",
             ],
             [
                 arns.regional(environment, "cloudwatch", "alarm:*"),
@@ -315,7 +360,10 @@ def _functions(environment: Environment) -> list[Statement]:
                 "logs:CreateLogStream",
                 "logs:DeleteLogGroup",
                 "logs:DeleteMetricFilter",
+                "logs:DescribeLogStreams",
                 "logs:DescribeMetricFilters",
+                "logs:FilterLogEvents",
+                "logs:GetLogEvents",
                 "logs:ListTagsForResource",
                 "logs:PutLogEvents",
                 "logs:PutMetricFilter",
@@ -326,8 +374,34 @@ def _functions(environment: Environment) -> list[Statement]:
             [
                 arns.regional(environment, "logs", "log-group:/aws/parallelcluster/*"),
                 arns.regional(environment, "logs", "log-group:/aws/lambda/pcluster-*"),
+                arns.regional(
+                    environment, "logs", f"log-group:/aws/lambda/{environment.name}-cluster-*"
+                ),
             ],
             because=_RANDOM_SUFFIX,
         ),
         unscoped("FindLogGroups", ["logs:DescribeLogGroups"]),
+        unscoped("Trace", ["xray:PutTelemetryRecords", "xray:PutTraceSegments"]),
+    ]
+
+
+def _write_stacks(environment: Environment) -> list[Statement]:
+    stacks = [
+        f"stack/{entry.name}{nested}/*"
+        for entry in environment.clusters
+        for nested in ("", *(f"-{name}*" for name in NESTED_STACKS))
+    ]
+    if not stacks:
+        return []
+    return [
+        Statement(
+            "WriteStacks",
+            [
+                "cloudformation:CreateStack",
+                "cloudformation:DeleteStack",
+                "cloudformation:UpdateStack",
+            ],
+            [arns.regional(environment, "cloudformation", stack) for stack in stacks],
+            because="CloudFormation ends the ARN of a stack, and the names of nested ones, with an id",
+        )
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,16 @@ UNSCOPED_ACTIONS = {
     "cloudwatch:DescribeAlarms": "reads alarm states by name prefix; used across alarms",
     "cloudwatch:PutMetricData": "has no resource type; a condition on the namespace narrows it",
     "ec2:Describe*": "Describe actions of EC2 have no resource types",
+    "ec2:DescribeCapacityReservations": "Describe actions of EC2 have no resource types",
+    "ec2:DescribeInstanceAttribute": "Describe actions of EC2 have no resource types",
+    "ec2:DescribeInstanceStatus": "Describe actions of EC2 have no resource types",
+    "ec2:DescribeInstances": "Describe actions of EC2 have no resource types",
+    "ec2:DescribeLaunchTemplateVersions": "Describe actions of EC2 have no resource types",
+    "ec2:DescribeSecurityGroups": "Describe actions of EC2 have no resource types",
+    "ec2:DescribeSubnets": "Describe actions of EC2 have no resource types",
+    "ec2:DescribeTags": "Describe actions of EC2 have no resource types",
+    "ec2:DescribeVolumes": "Describe actions of EC2 have no resource types",
+    "ec2:DescribeVpcs": "Describe actions of EC2 have no resource types",
     "ec2messages:AcknowledgeMessage": "message channel of the SSM agent, has no resource type",
     "ec2messages:DeleteMessage": "message channel of the SSM agent, has no resource type",
     "ec2messages:FailMessage": "message channel of the SSM agent, has no resource type",
@@ -39,8 +50,18 @@ UNSCOPED_ACTIONS = {
     "ssmmessages:CreateDataChannel": "channel of Session Manager, has no resource type",
     "ssmmessages:OpenControlChannel": "channel of Session Manager, has no resource type",
     "ssmmessages:OpenDataChannel": "channel of Session Manager, has no resource type",
+    "tag:GetResources": "finds resources of any service by tag, has no resource type",
     "tag:TagResources": "tags resources of any service, has no resource type",
+    "xray:PutTelemetryRecords": "sends traces, has no resource type",
+    "xray:PutTraceSegments": "sends traces, has no resource type",
 }
+
+
+# IAM takes 6,144 characters in a managed policy, white space not counted (IAM user guide, "IAM and
+# AWS STS quotas"). Some room is left for the envelope and for names that are longer than here.
+_POLICY_CHARACTERS = 5_700
+# What stands in for a token at synth is shorter than the ARN that it becomes.
+_TOKEN_CHARACTERS = 80
 
 
 @dataclass(frozen=True)
@@ -96,26 +117,26 @@ def make_role(
     principal: iam.IPrincipal,
     statements: Sequence[Statement] = (),
 ) -> iam.Role:
-    """Return a role named as the hosting rules ask, with one managed policy of `statements`.
+    """Return a role named as the hosting rules ask, with its `statements` as managed policies.
 
     Managed rather than inline, because a reviewer can read and compare a managed policy by
     itself (NIST 800-53 R5 AC-6 as cdk-nag checks it).
     """
     policies: list[iam.IManagedPolicy] = []
-    if statements:
+    for number, pack in enumerate(_pack(statements), 1):
         policy = iam.ManagedPolicy(
             scope,
-            f"{construct_id}Policy",
+            f"{construct_id}Policy{number if number > 1 else ''}",
             path=environment.hosting.iam_path,
             description=description,
             document=iam.PolicyDocument.from_json(
                 {
                     "Version": "2012-10-17",
-                    "Statement": [statement.render() for statement in statements],
+                    "Statement": [statement.render() for statement in pack],
                 }
             ),
         )
-        acknowledge_wildcards(policy, statements)
+        acknowledge_wildcards(policy, pack)
         policies.append(policy)
     return iam.Role(
         scope,
@@ -126,6 +147,21 @@ def make_role(
         assumed_by=principal,
         managed_policies=policies,
     )
+
+
+def _pack(statements: Sequence[Statement]) -> list[list[Statement]]:
+    """Return the statements in as few groups as fit one managed policy each, in their order."""
+    packs: list[list[Statement]] = []
+    room = 0
+    for statement in statements:
+        text = json.dumps(statement.render(), separators=(",", ":"))
+        size = len(text) + text.count("${Token[") * _TOKEN_CHARACTERS
+        if size > room:
+            packs.append([])
+            room = _POLICY_CHARACTERS
+        packs[-1].append(statement)
+        room -= size
+    return packs
 
 
 def acknowledge(scope: Construct, finding: str, reason: str) -> None:

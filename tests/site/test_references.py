@@ -192,6 +192,8 @@ def test_the_values_that_the_environment_states_are_known(tmp_path: Path) -> Non
             {"Key": "Project", "Value": "rivers"},
             {"Key": "Organization", "Value": "lab"},
             {"Key": "CostCenter", "Value": "c-1"},
+            {"Key": "Environment", "Value": "dev"},
+            {"Key": "Cluster", "Value": "dev-eco"},
         ],
         "hosting.permissions_boundary": "arn:aws:iam::123456789012:policy/boundary",
         "hosting.resource_prefix": "/dev/dev-",

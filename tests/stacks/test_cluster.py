@@ -85,7 +85,14 @@ def test_the_seed_s_cluster_looks_as_it_must_today(ws_dev: Templates) -> None:
 def test_no_tag_of_ours_is_one_that_parallelcluster_gives_its_nodes(templates: Templates) -> None:
     for _, _, cluster in each(templates, "Custom::PclusterCluster"):
         keys = {tag["Key"] for tag in cluster["Properties"]["ClusterConfiguration"]["Tags"]}
-        assert keys == {"Owner", "Project", "Organization", "CostCenter"}
+        assert keys == {
+            "Owner",
+            "Project",
+            "Organization",
+            "CostCenter",
+            "Environment",
+            "Cluster",
+        }
 
 
 def test_only_the_roles_that_a_configuration_refers_to_are_made(ws_dev: Templates) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import aws_cdk as cdk
@@ -48,7 +49,7 @@ def test_a_role_that_a_construct_library_makes_by_itself_is_bounded_too() -> Non
 
 
 def test_the_boundary_stands_before_everything_else_where_the_site_makes_it(
-    root: Any, tmp_path: Any
+    root: Path, tmp_path: Path
 ) -> None:
     from stacks import build_app
 
@@ -149,14 +150,79 @@ def test_ci_deploys_from_its_branch_or_environment_alone(
         return condition
 
     deploy = trust(ws_dev["ws-dev-identity"], "GitLabDeploy")
-    assert deploy["StringLike"] == {
-        "gitlab.example.gov:sub": "project_path:lcnext/clusterbox:ref_type:branch:ref:main"
+    assert deploy == {
+        "StringEquals": {
+            "gitlab.example.gov:aud": "https://gitlab.example.gov",
+            "gitlab.example.gov:sub": "project_path:lcnext/clusterbox:ref_type:branch:ref:main",
+        }
     }
     deploy = trust(sandbox["sandbox-identity"], "GitHubDeploy")
-    assert deploy["StringLike"] == {
-        "token.actions.githubusercontent.com:sub": "repo:lcnext/clusterbox:environment:sandbox"
+    assert deploy["StringEquals"] == {
+        "token.actions.githubusercontent.com:aud": "sts.amazonaws.com",
+        "token.actions.githubusercontent.com:sub": "repo:lcnext/clusterbox:environment:sandbox",
     }
     read = trust(sandbox["sandbox-identity"], "GitHubReadOnly")
-    assert read["StringLike"] == {
-        "token.actions.githubusercontent.com:sub": "repo:lcnext/clusterbox:pull_request"
+    assert read["StringEquals"] == {
+        "token.actions.githubusercontent.com:aud": "sts.amazonaws.com",
+        "token.actions.githubusercontent.com:sub": "repo:lcnext/clusterbox:pull_request",
     }
+
+
+def test_no_managed_policy_is_longer_than_iam_takes(templates: Templates) -> None:
+    for stack, logical_id, policy in each(templates, "AWS::IAM::ManagedPolicy"):
+        text = json.dumps(policy["Properties"]["PolicyDocument"], separators=(",", ":"))
+        # IAM counts without white space; a reference becomes an ARN that is about as long.
+        assert len("".join(text.split())) <= 6144, (stack, logical_id)
+
+
+def test_statements_beyond_one_policy_go_to_a_second(ws_dev: Templates) -> None:
+    policies = [
+        logical_id
+        for _, logical_id, _ in each({"": ws_dev["ws-dev-identity"]}, "AWS::IAM::ManagedPolicy")
+        if logical_id.startswith("ProviderPolicy")
+    ]
+    assert len(policies) == 2
+
+
+def test_the_provider_changes_only_stacks_of_the_site_s_clusters(ws_dev: Templates) -> None:
+    changing = [
+        resource
+        for _, _, policy in each({"": ws_dev["ws-dev-identity"]}, "AWS::IAM::ManagedPolicy")
+        for statement in policy["Properties"]["PolicyDocument"]["Statement"]
+        if "cloudformation:UpdateStack" in statement["Action"]
+        for resource in statement["Resource"]
+    ]
+    stack = "arn:aws:cloudformation:us-west-2:427491229895:stack"
+    assert set(changing) == {
+        f"{stack}/{cluster}{nested}/*"
+        for cluster in ("ws-eco", "ws-eco-login")
+        for nested in ("", "-ComputeFleet*", "-LoginNodes*")
+    }
+
+
+def test_the_boundary_is_deployed_before_the_bootstrap_and_so_without_its_roles(
+    root: Path, tmp_path: Path
+) -> None:
+    from stacks import build_app
+
+    build_app(root, "sandbox", outdir=tmp_path).synth()
+    artifacts = json.loads((tmp_path / "manifest.json").read_text())["artifacts"]
+    properties = artifacts["sandbox-boundary"]["properties"]
+    assert not {"assumeRoleArn", "cloudFormationExecutionRoleArn"} & set(properties)
+    assert "stackTemplateAssetObjectUrl" not in properties
+
+
+def test_the_made_boundary_lets_nobody_pass_or_assume_roles_of_others(sandbox: Templates) -> None:
+    (policy,) = [
+        item for _, _, item in each({"": sandbox["sandbox-boundary"]}, "AWS::IAM::ManagedPolicy")
+    ]
+    powers = {"iam:PassRole", "sts:AssumeRole", "iam:UpdateAssumeRolePolicy", "iam:CreateRole"}
+    found = 0
+    for statement in policy["Properties"]["PolicyDocument"]["Statement"]:
+        if statement["Effect"] == "Allow" and powers & set(statement["Action"]):
+            found += 1
+            assert set(statement["Resource"]) == {
+                "arn:aws:iam::123456789012:role/sandbox-*",
+                "arn:aws:iam::123456789012:role/cdk-hnb659fds-*",
+            }
+    assert found == 3
