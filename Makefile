@@ -14,24 +14,31 @@ BIN      := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export JSII_NODE := $(CURDIR)/$(BIN)/node
 export CDK_DISABLE_VERSION_CHECK := 1
-READY    := .cache/setup
-YES_FLAG := $(if $(YES),--yes)
+# Each stamp lies in the folder it stands for, and holds where that was: environments cannot move.
+VENV_READY    := $(VENV)/.ready
+PCLUSTER_READY := .venv-pcluster/.ready
+NODE_READY    := node_modules/.ready
+ifneq ($(shell cat $(VENV_READY) 2>/dev/null),$(CURDIR))
+$(shell rm -f $(VENV_READY))
+endif
+# YES=1 agrees; anything else is asked about.
+YES_FLAG := $(if $(filter 1 yes true,$(YES)),--yes)
 
 .PHONY: help setup deploy destroy show synth check format lint types test bench lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-setup: $(READY)/venv $(READY)/pcluster $(READY)/node ## install everything pinned into this folder
+setup: $(VENV_READY) $(PCLUSTER_READY) $(NODE_READY) ## install everything pinned into this folder
 
 deploy: setup ## deploy the site ENV=ws-dev to TARGET=embedded|aws
-	@clusterbox deploy $(ENV) --target $(TARGET) $(YES_FLAG)
+	@clusterbox deploy '$(ENV)' --target '$(TARGET)' $(YES_FLAG)
 
 destroy: setup ## remove all of the site but what is retained on purpose
-	@clusterbox destroy $(ENV) --target $(TARGET) $(YES_FLAG)
+	@clusterbox destroy '$(ENV)' --target '$(TARGET)' $(YES_FLAG)
 
 show: setup ## read back what exists of the site
-	@clusterbox show $(ENV) --target $(TARGET)
+	@clusterbox show '$(ENV)' --target '$(TARGET)'
 
 synth: setup ## synthesize every environment, with every rule and CDK's own validation
 	@clusterbox synth --all --rules --validation
@@ -54,7 +61,7 @@ test: setup ## run the whole test suite
 bench: setup ## measure synth and the embedded deployment (not part of test)
 	@python -m benchmarks
 
-lock: $(READY)/venv ## compile the lock files again from pyproject.toml and package.json
+lock: $(VENV_READY) ## compile the lock files again from pyproject.toml and package.json
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra dev pyproject.toml -o requirements-dev.txt
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header -c requirements-dev.txt pyproject.toml -o requirements.txt
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --group pcluster -o requirements-pcluster.txt
@@ -64,24 +71,24 @@ clean: ## remove what setup and runs made; an embedded account that still runs i
 	@if [ -x $(BIN)/clusterbox ]; then clusterbox embedded down --all; fi
 	rm -rf $(VENV) .venv-pcluster node_modules .cache .clusterbox cdk.out
 
-$(READY)/venv: requirements.txt requirements-dev.txt pyproject.toml
-	@echo "setup: .venv" >&2
+$(VENV_READY): requirements.txt requirements-dev.txt pyproject.toml
+	@echo "setup: .venv (once; about half a minute for everything)" >&2
 	@$(PYTHON) -c 'import sys; sys.exit("clusterbox needs Python 3.11 or newer; call make PYTHON=/path/to/python3.11" if sys.version_info < (3, 11) else 0)'
 	@$(PYTHON) -m venv --clear $(VENV)
-	@mkdir -p $(READY) && awk '/^[a-z]/ {keep = /^uv==/} keep' requirements-dev.txt > $(READY)/uv.txt
-	@$(BIN)/python -m pip install --quiet --require-hashes --no-deps -r $(READY)/uv.txt
+	@awk '/^[a-z]/ {keep = /^uv==/} keep' requirements-dev.txt > $(VENV)/uv.txt
+	@$(BIN)/python -m pip install --quiet --require-hashes --no-deps -r $(VENV)/uv.txt
 	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes --compile-bytecode requirements-dev.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
-	@touch $@
+	@echo "$(CURDIR)" > $@
 
 # Bytecode is compiled at once: the first start of pcluster takes 8 s without, 2 s with it.
-$(READY)/pcluster: requirements-pcluster.txt $(READY)/venv
+$(PCLUSTER_READY): requirements-pcluster.txt $(VENV_READY)
 	@echo "setup: .venv-pcluster" >&2
 	@$(BIN)/uv venv --quiet --clear --python $(PYTHON) .venv-pcluster
 	@$(BIN)/uv pip sync --quiet --python .venv-pcluster/bin/python --require-hashes --compile-bytecode requirements-pcluster.txt
-	@mkdir -p $(READY) && touch $@
+	@touch $@
 
-$(READY)/node: package.json package-lock.json $(READY)/venv
+$(NODE_READY): package.json package-lock.json $(VENV_READY)
 	@echo "setup: node_modules" >&2
 	@$(BIN)/npm ci --silent --ignore-scripts
-	@mkdir -p $(READY) && touch $@
+	@touch $@

@@ -16,7 +16,9 @@ def main() -> int:
     context = json.loads(os.environ.get("CDK_CONTEXT_JSON", "{}"))
     rules = context.get("rules") == "true"
     try:
-        build_app(Path(__file__).parent, context.get("env", "ws-dev"), rules=rules).synth()
+        if "env" not in context:
+            raise InputError("name an environment: -c env=NAME")
+        build_app(Path(__file__).parent, context["env"], rules=rules).synth()
     except InputError as error:
         sys.stderr.write(f"clusterbox: {error}\n")
         return 2

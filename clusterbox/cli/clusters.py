@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,10 +39,17 @@ def _find(root: Path) -> dict[str, tuple[Environment, ClusterEntry]]:
     from clusterbox.site.load import Repository
 
     repository = Repository(root)
-    return {
-        entry.name: (environment, entry)
-        for environment in map(repository.load_environment, repository.environment_names())
+    environments = [repository.load_environment(name) for name in repository.environment_names()]
+    named = [
+        (entry.name, environment, entry)
+        for environment in environments
         for entry in environment.clusters
+    ]
+    counts = Counter(name for name, _, _ in named)
+    # A name that two environments have is told apart by the environment's.
+    return {
+        name if counts[name] == 1 else f"{environment.name}/{name}": (environment, entry)
+        for name, environment, entry in named
     }
 
 

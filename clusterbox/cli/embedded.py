@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -79,10 +80,21 @@ def _env(options: argparse.Namespace, root: Path) -> int:
 
     account = EmbeddedAccount.attach(_folder(root, options.environment))
     if account is None:
-        raise ClusterboxError(f"no embedded account of {options.environment} runs")
-    # boto3 would obey a profile rather than the keys below.
-    sys.stdout.write("unset AWS_PROFILE AWS_SESSION_TOKEN\n")
-    for key, value in account.environment().items():
+        raise ClusterboxError(
+            f"no embedded account of {options.environment} runs; "
+            f"start it with `clusterbox embedded up {options.environment}`"
+        )
+    # What is left of the caller's settings could lead elsewhere: profiles, endpoints of services.
+    exported = account.environment()
+    fixed = {
+        "AWS_DEFAULT_PROFILE",
+        "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+        "AWS_PROFILE",
+        "AWS_SESSION_TOKEN",
+    }
+    own = {name for name in os.environ if name.startswith("AWS_")}
+    sys.stdout.write(f"unset {' '.join(sorted((fixed | own) - set(exported)))}\n")
+    for key, value in exported.items():
         sys.stdout.write(f"export {key}={shlex.quote(value)}\n")
     return 0
 

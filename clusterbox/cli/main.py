@@ -64,6 +64,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has seen enough.
         sys.stderr.close()
         return EXIT_FAILED
+    except OSError as error:
+        return _complain(
+            ClusterboxError(f"{error.filename or 'a file'}: {error.strerror}"), EXIT_FAILED
+        )
+    except Exception as error:
+        # botocore's errors have no base that could be named without loading it, which is slow.
+        if type(error).__module__.startswith("botocore"):
+            return _complain(ClusterboxError(f"AWS cannot be asked: {error}"), EXIT_FAILED)
+        raise
     return code
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     )
     if command != "show":
         parser.add_argument("--yes", action="store_true", help="do not ask (aws)")
+    if command == "destroy":
+        parser.add_argument("--cluster", help="remove only this cluster and its stack")
     parser.epilog = f"example: clusterbox {command} ws-dev --target embedded"
     parser.set_defaults(run={"deploy": _deploy, "destroy": _destroy, "show": _show}[command])
 
@@ -60,7 +63,13 @@ def _deploy(options: argparse.Namespace, root: Path) -> int:
         _tell(f"nothing changed: all {len(done.changed)} stacks are as the repository says")
     else:
         _tell(f"{len(changed)} of {len(done.changed)} stacks changed: {', '.join(changed)}")
-    _tell_stand_ins(options.target)
+    for cluster in done.leftover:
+        _tell(
+            f"cluster {cluster} still stands though the environment does not name it any more; "
+            f"remove it with `clusterbox destroy {options.environment} --cluster {cluster}`"
+        )
+    if not done.is_unchanged:
+        _tell_stand_ins(options.target)
     _tell_times(site)
     return 0
 
@@ -71,7 +80,10 @@ def _destroy(options: argparse.Namespace, root: Path) -> int:
     def confirm(what: str) -> bool:
         return _ask(f"Remove from account {site.environment.account}: {what}?", options.yes)
 
-    done = site.destroy(options.target, confirm)
+    if options.cluster:
+        done = site.remove_cluster(options.target, options.cluster, confirm)
+    else:
+        done = site.destroy(options.target, confirm)
     _print_items(done.items, options.format)
     _tell(f"removed: {', '.join(done.removed) or 'nothing, it was gone already'}")
     for name, reason in done.kept.items():
@@ -82,13 +94,20 @@ def _destroy(options: argparse.Namespace, root: Path) -> int:
 
 def _show(options: argparse.Namespace, root: Path) -> int:
     items = _open(options, root).show(options.target)
+    if not items and options.target == "embedded":
+        _tell(f"no embedded account of {options.environment} runs; start one with `make deploy`")
     _print_items(items, options.format)
     return 0
 
 
 def _print_items(items: list[Item], form: str) -> None:
-    rows = [[getattr(item, column) for column in COLUMNS] for item in items]
-    sys.stdout.write(render_table(COLUMNS, rows, form) + "\n")
+    rows: list[list[object]] = [[getattr(item, column) for column in COLUMNS] for item in items]
+    if form == "table":
+        # People know a role by its name; its ARN is in the other formats.
+        for row in rows:
+            row[2] = "" if str(row[2]).startswith("arn:") else row[2]
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    sys.stdout.write(render_table(COLUMNS, rows, form, width=width) + "\n")
     sys.stdout.flush()
 
 

@@ -10,8 +10,17 @@ from collections.abc import Sequence
 FORMATS = ("table", "csv", "json", "markdown")
 
 
-def render_table(columns: Sequence[str], rows: Sequence[Sequence[object]], form: str) -> str:
-    """Return the rows as text in one of FORMATS, without a newline at the end."""
+def render_table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    form: str,
+    *,
+    width: int | None = None,
+) -> str:
+    """Return the rows as text in one of FORMATS, without a newline at the end.
+
+    With a `width` in characters, lines of the format `table` are cut to it.
+    """
     if form == "json":
         records = [dict(zip(columns, row, strict=True)) for row in rows]
         return json.dumps(records, indent=2, ensure_ascii=False)
@@ -26,8 +35,13 @@ def render_table(columns: Sequence[str], rows: Sequence[Sequence[object]], form:
         lines += [[cell.replace("|", r"\|").replace("\n", " ") for cell in row] for row in texts]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
     widths = [max(len(row[i]) for row in [list(columns), *texts]) for i in range(len(columns))]
-    lines = [list(columns), ["-" * width for width in widths], *texts]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    lines = [list(columns), ["-" * size for size in widths], *texts]
+    return "\n".join(_cut(_align(line, widths), width) for line in lines)
+
+
+def _align(line: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(cell.ljust(size) for cell, size in zip(line, widths, strict=True)).rstrip()
+
+
+def _cut(text: str, width: int | None) -> str:
+    return text if width is None or len(text) <= width else text[: max(width - 1, 0)] + "…"

@@ -9,7 +9,6 @@ import yaml
 from clusterbox.errors import ClusterboxError
 from clusterbox.site.environment import Environment
 
-STACK = "CDKToolkit"
 EXECUTION_ROLE = "CloudFormationExecutionRole"
 # States in which a bootstrap can be used as it is.
 READY = frozenset({"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"})

@@ -72,18 +72,22 @@ class CdkCli:
     root: Path
     environment: Mapping[str, str]
     log: Path
+    # Descriptors that its processes hold open too: a lock lasts as long as the work it guards.
+    held: tuple[int, ...] = ()
 
     def bootstrap_template(self) -> str:
         """Return the bootstrap template that the CLI carries, as YAML."""
         return self._capture(["bootstrap", "--show-template"])
 
     def bootstrap(
-        self, account: str, region: str, template: Path, note: Callable[[str], None]
+        self, assembly: Assembly, target: str, template: Path, note: Callable[[str], None]
     ) -> None:
-        """Bootstrap the account and region with a template; raises CdkError."""
-        self._run(
-            ["bootstrap", f"aws://{account}/{region}", "--template", str(template)], note, _no_line
-        )
+        """Bootstrap `aws://ACCOUNT/REGION` with a template; raises CdkError.
+
+        The assembly is named so that the CLI does not run the app of cdk.json to find one.
+        """
+        words = ["bootstrap", target, "--app", str(assembly.folder), "--template", str(template)]
+        self._run(words, note, _no_line)
 
     def deploy(
         self, assembly: Assembly, stacks: Sequence[str], note: Callable[[str], None]
@@ -168,6 +172,7 @@ class CdkCli:
                 text=True,
                 encoding="utf-8",
                 errors="replace",
+                pass_fds=self.held,
             ) as process,
         ):
             assert process.stdout is not None  # noqa: S101 - a pipe was asked for
@@ -303,7 +308,8 @@ def _split_reason(reason: str) -> list[str]:
         ]
     except (ValueError, KeyError, AttributeError, TypeError):
         return [reason]
-    return list(dict.fromkeys(lines)) or [reason]
+    told = list(dict.fromkeys(lines)) or [content.get("message")]
+    return [str(line) for line in told if line] or [reason]
 
 
 def _tail(lines: Sequence[str]) -> str:

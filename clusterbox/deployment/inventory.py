@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -52,16 +52,33 @@ def fetch_stack_states(client: Client) -> dict[str, str]:
     }
 
 
+def find_leftover_clusters(states: Mapping[str, str], environment: Environment) -> list[str]:
+    """Return the clusters whose stacks stand though the environment does not name them any more."""
+    prefix = names.cluster_stack_name(environment, "")
+    known = {entry.name for entry in environment.clusters}
+    found = [stack.removeprefix(prefix) for stack in sorted(states) if stack.startswith(prefix)]
+    return [cluster for cluster in found if cluster not in known]
+
+
+def _is_of_site(stack: str, environment: Environment) -> bool:
+    units = {names.stack_name(environment, unit) for unit in names.UNITS}
+    return stack in units or stack.startswith(names.cluster_stack_name(environment, ""))
+
+
 def _fetch_stacks(client: Client, environment: Environment) -> Iterator[Item]:
     cloudformation = client("cloudformation")
-    clusters = {entry.name: "made by ParallelCluster" for entry in environment.clusters}
-    for name, state in fetch_stack_states(client).items():
+    states = fetch_stack_states(client)
+    leftovers = find_leftover_clusters(states, environment)
+    clusters = {*(entry.name for entry in environment.clusters), *leftovers}
+    gone = {names.cluster_stack_name(environment, cluster) for cluster in leftovers}
+    for name, state in states.items():
         if name in clusters:
-            yield Item("stack", name, "", state, clusters[name])
-        elif name.startswith(f"{environment.name}-"):
+            yield Item("stack", name, "", state, "made by ParallelCluster")
+        elif _is_of_site(name, environment):
             (stack,) = cloudformation.describe_stacks(StackName=name)["Stacks"]
             protection = "protected" if stack.get("EnableTerminationProtection") else ""
-            yield Item("stack", name, "", state, protection)
+            detail = "no longer in the environment" if name in gone else protection
+            yield Item("stack", name, "", state, detail)
 
 
 def _fetch_network(client: Client, environment: Environment) -> Iterator[Item]:
@@ -91,10 +108,12 @@ def _fetch_network(client: Client, environment: Environment) -> Iterator[Item]:
 def _fetch_roles(client: Client, environment: Environment) -> Iterator[Item]:
     """Yield every role of every stack of the site, of its clusters and of the bootstrap."""
     iam, cloudformation = client("iam"), client("cloudformation")
+    states = fetch_stack_states(client)
     clusters = {entry.name for entry in environment.clusters}
-    for stack in fetch_stack_states(client):
+    clusters |= set(find_leftover_clusters(states, environment))
+    for stack in states:
         if not (
-            stack.startswith(f"{environment.name}-") or stack in clusters or stack == "CDKToolkit"
+            _is_of_site(stack, environment) or stack in clusters or stack == names.BOOTSTRAP_STACK
         ):
             continue
         found = _pages(
@@ -163,13 +182,16 @@ def _fetch_admin_box(client: Client, environment: Environment) -> Iterator[Item]
 
 
 def _fetch_clusters(client: Client, environment: Environment) -> Iterator[Item]:
-    for entry in environment.clusters:
+    configs = {entry.name: entry.config for entry in environment.clusters}
+    for leftover in find_leftover_clusters(fetch_stack_states(client), environment):
+        configs[leftover] = "no longer in the environment"
+    for name, config in configs.items():
         filters = [
-            {"Name": f"tag:{names.TAG_CLUSTER}", "Values": [entry.name]},
+            {"Name": f"tag:{names.TAG_CLUSTER}", "Values": [name]},
             {"Name": f"tag:{names.TAG_NODE_TYPE}", "Values": ["HeadNode"]},
         ]
         for instance in _fetch_instances(client, filters):
-            yield _machine("cluster", entry.name, instance, f", head node, {entry.config}")
+            yield _machine("cluster", name, instance, f", head node, {config}")
 
 
 def _fetch_instances(client: Client, filters: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -12,9 +12,14 @@ from pathlib import Path
 
 from clusterbox.deployment import bootstrap, targets
 from clusterbox.deployment.cdk import Assembly, CdkCli, synthesize
-from clusterbox.deployment.inventory import Item, fetch_inventory, fetch_stack_states
+from clusterbox.deployment.inventory import (
+    Item,
+    fetch_inventory,
+    fetch_stack_states,
+    find_leftover_clusters,
+)
 from clusterbox.deployment.progress import Progress
-from clusterbox.errors import ClusterboxError
+from clusterbox.errors import ClusterboxError, InputError
 from clusterbox.pcluster import Pcluster
 from clusterbox.site import names
 from clusterbox.site.environment import Environment
@@ -37,6 +42,8 @@ class Deployment:
     changed: dict[str, bool]
     seeded: int
     items: list[Item]
+    # Clusters that stand though the environment does not name them any more.
+    leftover: list[str]
 
     @property
     def is_unchanged(self) -> bool:
@@ -67,22 +74,23 @@ class Site:
         On AWS, `confirm` is shown the differences first and may say no (DeclinedError). What an
         interrupted run left half-made is taken up by the next one. Raises ClusterboxError.
         """
-        with self._exclusively():
+        with self._exclusively() as lock:
             target, seeded = self._open(target_name)
             assembly = self._synthesize()
-            cli = self._cli(target)
+            cli = self._cli(target, lock)
             if target.asks_first:
                 with self.progress.step("diff"):
                     differences = cli.diff(assembly)
                 if not confirm(differences):
                     raise DeclinedError("nothing was deployed")
             changed = self._deploy_boundary(cli, assembly)
-            self._bootstrap(target, cli)
+            self._bootstrap(target, cli, assembly)
             self._clear_failed_clusters(target)
-            with self.progress.step("deploy"):
+            with self.progress.step("deploy"), self._explaining(target):
                 rest = [stack for stack in assembly.stacks if stack not in changed]
                 changed |= cli.deploy(assembly, rest, self.progress.note)
-            return Deployment(changed, seeded, self._read_back(target))
+            leftover = find_leftover_clusters(fetch_stack_states(target.client), self.environment)
+            return Deployment(changed, seeded, self._read_back(target), leftover)
 
     def show(self, target_name: str) -> list[Item]:
         """Return what exists of the site; an embedded account that does not run holds nothing."""
@@ -94,23 +102,56 @@ class Site:
 
         Clusters are deleted through ParallelCluster first: their stacks would leave them running.
         """
-        with self._exclusively():
-            target = self._find(target_name)
-            if target is None:
-                raise ClusterboxError(f"no embedded account of {self.environment.name} runs")
+        with self._exclusively() as lock:
+            target = self._require(target_name)
             assembly = self._synthesize()
             kept = _kept_stacks(assembly)
             doomed = [stack for stack in assembly.stacks if stack not in kept]
-            clusters = [entry.name for entry in self.environment.clusters]
+            states = fetch_stack_states(target.client)
+            leftover = find_leftover_clusters(states, self.environment)
+            clusters = [*(entry.name for entry in self.environment.clusters), *leftover]
             question = f"clusters {', '.join(clusters) or 'none'}; stacks {', '.join(doomed)}"
             if target.asks_first and not confirm(question):
                 raise DeclinedError("nothing was removed")
             removed = self._delete_clusters(target, clusters)
+            for cluster in leftover:
+                removed.append(self._delete_cluster_stack(target, cluster))
             standing = _standing_stacks(target, doomed)
-            with self.progress.step("destroy"):
-                self._cli(target).destroy(assembly, standing, self.progress.note)
+            with self.progress.step("destroy"), self._explaining(target):
+                self._cli(target, lock).destroy(assembly, standing, self.progress.note)
             kept |= self._kept_buckets()
             return Removal([*removed, *standing], kept, self._read_back(target))
+
+    def remove_cluster(self, target_name: str, cluster: str, confirm: Confirm) -> Removal:
+        """Remove one cluster and its stack, whether the environment still names it or not.
+
+        Raises InputError when the account has no such cluster of this site.
+        """
+        with self._exclusively():
+            target = self._require(target_name)
+            stack = names.cluster_stack_name(self.environment, cluster)
+            if not _standing_stacks(target, [stack]):
+                prefix = names.cluster_stack_name(self.environment, "")
+                states = fetch_stack_states(target.client)
+                standing = [name.removeprefix(prefix) for name in states if name.startswith(prefix)]
+                raise InputError(
+                    f"the site has no cluster {cluster}; it has: {', '.join(sorted(standing)) or 'none'}"
+                )
+            if target.asks_first and not confirm(f"cluster {cluster} and its stack {stack}"):
+                raise DeclinedError("nothing was removed")
+            removed = self._delete_clusters(target, [cluster])
+            removed.append(self._delete_cluster_stack(target, cluster))
+            return Removal(removed, {}, self._read_back(target))
+
+    def _delete_cluster_stack(self, target: targets.Target, cluster: str) -> str:
+        """Delete the stack of a cluster that is gone, and wait; return its name."""
+        stack = names.cluster_stack_name(self.environment, cluster)
+        with self.progress.step("stack"):
+            cloudformation = target.client("cloudformation")
+            cloudformation.delete_stack(StackName=stack)
+            waiter = cloudformation.get_waiter("stack_delete_complete")
+            waiter.wait(StackName=stack, WaiterConfig={"Delay": 2, "MaxAttempts": 900})
+        return stack
 
     def _open(self, target_name: str) -> tuple[targets.Target, int]:
         """Return the target, ready to be deployed to, and how many things were seeded in it."""
@@ -132,6 +173,14 @@ class Site:
             return self._aws()
         return targets.find_embedded(self.root, self.environment)
 
+    def _require(self, target_name: str) -> targets.Target:
+        target = self._find(target_name)
+        if target is None:
+            raise ClusterboxError(
+                f"no embedded account of {self.environment.name} runs: there is nothing to remove"
+            )
+        return target
+
     def _aws(self) -> targets.AwsTarget:
         target = targets.AwsTarget(self.root, self.environment)
         target.check_account()
@@ -142,6 +191,8 @@ class Site:
         with self.progress.step("synth"):
             final = self._folder / "cdk.out"
             final.parent.mkdir(parents=True, exist_ok=True)
+            for interrupted in final.parent.glob(".cdk.out.*"):
+                shutil.rmtree(interrupted, ignore_errors=True)
             beside = Path(tempfile.mkdtemp(prefix=".cdk.out.", dir=final.parent))
             try:
                 assembly = synthesize(self.root, self.environment.name, beside)
@@ -160,19 +211,19 @@ class Site:
         with self.progress.step("boundary"):
             return cli.deploy(assembly, [boundary], self.progress.note)
 
-    def _bootstrap(self, target: targets.Target, cli: CdkCli) -> None:
+    def _bootstrap(self, target: targets.Target, cli: CdkCli, assembly: Assembly) -> None:
         """Bootstrap the account where it is not, or not under the bounds that hold now."""
-        if fetch_stack_states(target.client).get(bootstrap.STACK) in bootstrap.READY:
-            deployed = target.client("cloudformation").get_template(StackName=bootstrap.STACK)
+        if fetch_stack_states(target.client).get(names.BOOTSTRAP_STACK) in bootstrap.READY:
+            deployed = target.client("cloudformation").get_template(StackName=names.BOOTSTRAP_STACK)
             if bootstrap.is_bound(deployed["TemplateBody"], self.environment):
                 return
         with self.progress.step("bootstrap"):
             template = bootstrap.bound_template(cli.bootstrap_template(), self.environment)
             path = self._folder / "bootstrap.yaml"
             path.write_text(template, encoding="utf-8")
-            cli.bootstrap(
-                self.environment.account, self.environment.region, path, self.progress.note
-            )
+            environment = self.environment
+            where = f"aws://{environment.account}/{environment.region}"
+            cli.bootstrap(assembly, where, path, self.progress.note)
 
     def _clear_failed_clusters(self, target: targets.Target) -> None:
         """Delete clusters that failed when they were first made, with their whole stack.
@@ -215,16 +266,33 @@ class Site:
             if bucket.exists
         }
 
-    def _cli(self, target: targets.Target) -> CdkCli:
-        return CdkCli(self.root, target.process_environment(), self._folder / "cdk.log")
+    def _cli(self, target: targets.Target, lock: int) -> CdkCli:
+        log = self._folder / "cdk.log"
+        return CdkCli(self.root, target.process_environment(), log, (lock,))
 
     @property
     def _folder(self) -> Path:
         return self.root / ".clusterbox" / "sites" / self.environment.name
 
     @contextmanager
-    def _exclusively(self) -> Iterator[None]:
-        """Hold the site against a second run from this folder; raises ClusterboxError."""
+    def _explaining(self, target: targets.Target) -> Iterator[None]:
+        """Say so when work failed because the embedded account ended meanwhile."""
+        try:
+            yield
+        except ClusterboxError as error:
+            if isinstance(target, targets.EmbeddedTarget) and (
+                targets.find_embedded(self.root, self.environment) is None
+            ):
+                log = targets.state_folder(self.root, self.environment.name) / "account.log"
+                raise ClusterboxError(
+                    f"the embedded account of {self.environment.name} ended during the run ({log}); "
+                    "run the command again"
+                ) from error
+            raise
+
+    @contextmanager
+    def _exclusively(self) -> Iterator[int]:
+        """Hold the site against a second run from this folder; yields the lock's descriptor."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / "lock").open("w") as lock:
             try:
@@ -233,7 +301,8 @@ class Site:
                 raise ClusterboxError(
                     f"another run is at work on {self.environment.name}; wait until it has ended"
                 ) from error
-            yield
+            # The CDK CLI holds the lock too: should this process be killed, its work goes on.
+            yield lock.fileno()
 
 
 def _kept_stacks(assembly: Assembly) -> dict[str, str]:

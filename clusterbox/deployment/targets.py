@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clusterbox.deployment.cdk import node, without_aws
+from clusterbox.deployment.cdk import node
 from clusterbox.embedded.account import EmbeddedAccount
 from clusterbox.embedded.existing import existing_resources
 from clusterbox.embedded.provider.template import provider_objects
@@ -82,7 +82,7 @@ class EmbeddedTarget(Target):
 
     def process_environment(self) -> dict[str, str]:
         """Return an environment that reaches the embedded account and nothing else of AWS."""
-        return _with_tools(self.root, {**without_aws(os.environ), **self.account.environment()})
+        return _with_tools(self.root, self.account.process_environment())
 
     def client(self, service: str) -> Any:
         """Return a client of the embedded account."""
@@ -91,6 +91,8 @@ class EmbeddedTarget(Target):
 
 def state_folder(root: Path, environment_name: str) -> Path:
     """Return where the embedded account of an environment keeps its state and logs."""
+    if Path(environment_name).name != environment_name or environment_name.startswith("."):
+        raise InputError(f"{environment_name!r} is not the name of an environment")
     return root / ".clusterbox" / "embedded" / environment_name
 
 

@@ -89,9 +89,14 @@ class EmbeddedAccount:
             chosen = port or server_process.free_port()
             process = server_process.launch(state_dir, account, region, python, chosen, extra_env)
             started = cls(account, region, chosen, process.pid, state_dir)
-            if started._wait_until_healthy(process):
-                started._write_state()
-                return started
+            # Written at once: whoever comes after a kill finds the process, and can end it.
+            started._write_state()
+            try:
+                if started._wait_until_healthy(process):
+                    return started
+            except BaseException:
+                processes.end_group(process.pid)
+                raise
             ended = process.poll() is not None
             processes.end_group(process.pid)
             tail = server_process.log_tail(state_dir)
@@ -119,8 +124,10 @@ class EmbeddedAccount:
         Ends no process that is not that server, however old the state file is.
         """
         found = cls._read_state(state_dir)
-        running = found is not None and (found._is_our_process() or found._answers())
-        if found and running:
+        if found is None:
+            return False  # Not the folder of an account: nothing in it is ours.
+        running = found._is_our_process() or found._answers()
+        if running:
             processes.end_group(found.pid)
         (state_dir / STATE_FILE).unlink(missing_ok=True)
         shutil.rmtree(server_process.scratch_dir(state_dir), ignore_errors=True)
@@ -147,19 +154,20 @@ class EmbeddedAccount:
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "AWS_CONFIG_FILE": os.devnull,
+            **server_process.no_proxy(os.environ),
         }
 
     def process_environment(self) -> dict[str, str]:
         """Return this process's environment with every AWS setting replaced by the account's."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-        return kept | self.environment()
+        return server_process.outside_settings(os.environ) | self.environment()
 
     def client(self, service: str) -> Any:
         """Return a boto3 client of this account; no file or variable of the user is read."""
-        make: Any = _boto3_session(
-            self.account, self.region
-        ).client  # Stubs know only literal service names.
-        return make(service, endpoint_url=self.endpoint_url)
+        from botocore.config import Config
+
+        # The stubs know only literal names of services.
+        make: Any = _boto3_session(self.account, self.region).client
+        return make(service, endpoint_url=self.endpoint_url, config=Config(proxies={}))
 
     def seed(self, document: SeedDocument | Mapping[str, object]) -> SeedResult:
         """Make what the document lists and is not there yet; return what was made.
@@ -253,12 +261,14 @@ def _boto3_session(account: str, region: str) -> Any:
     """Return a session that reads neither profiles nor variables; making one takes 0.1 s."""
     import boto3
     import botocore.session
+    from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
 
+    # No variable of the caller counts: each setting keeps its default, and the files are empty.
     ignored = {
-        "profile": (None, None, None, None),
-        "config_file": (None, None, os.devnull, None),
-        "credentials_file": (None, None, os.devnull, None),
+        name: (None, None, default, convert)
+        for name, (_, _, default, convert) in BOTOCORE_DEFAUT_SESSION_VARIABLES.items()
     }
+    ignored["config_file"] = ignored["credentials_file"] = (None, None, os.devnull, None)
     return boto3.session.Session(
         botocore_session=botocore.session.Session(session_vars=ignored),
         aws_access_key_id=account,

@@ -12,6 +12,10 @@ from pathlib import Path
 LOOPBACK = "127.0.0.1"
 LOG_FILE = "account.log"
 _LOG_TAIL_LINES = 20
+_STEERING_PREFIXES = ("AWS_", "CDK_", "LOCALSTACK_", "MINISTACK_")
+_STEERING = frozenset(
+    {"AUTH", "BIND_HOST", "EDGE_PORT", "GATEWAY_PORT", "PERSISTENCE", "PERSIST_STATE"}
+)
 
 
 def asks_for_loopback(environment: Mapping[str, str]) -> bool:
@@ -21,6 +25,28 @@ def asks_for_loopback(environment: Mapping[str, str]) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def outside_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without what could steer calls elsewhere, or the server itself.
+
+    Credentials and endpoints of the caller stay out of the account, and of the functions that run
+    in it; a proxy is never asked for the loopback address.
+    """
+    kept = {
+        key: value
+        for key, value in environment.items()
+        if not key.startswith(_STEERING_PREFIXES) and key not in _STEERING
+    }
+    return kept | no_proxy(environment)
+
+
+def no_proxy(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that keep a proxy, where the caller has one, off the loopback address."""
+    given = environment.get("NO_PROXY") or environment.get("no_proxy") or ""
+    hosts = [host for host in given.split(",") if host]
+    hosts += [host for host in (LOOPBACK, "localhost") if host not in hosts]
+    return {"NO_PROXY": ",".join(hosts), "no_proxy": ",".join(hosts)}
 
 
 def free_port() -> int:
@@ -54,7 +80,7 @@ def launch(
             # Where this package is found, whichever interpreter runs it.
             cwd=Path(__file__).resolve().parents[2],
             # The code of Lambda functions is unpacked there; `stop` removes it.
-            env={**os.environ, "TMPDIR": str(scratch), **extra_env},
+            env={**outside_settings(os.environ), "TMPDIR": str(scratch), **extra_env},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

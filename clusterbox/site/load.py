@@ -42,7 +42,10 @@ class Repository:
 
     def environment_names(self) -> list[str]:
         """Return the names of all environments, sorted."""
-        return sorted(path.stem for path in (self.root / "environments").glob("*.yaml"))
+        files = (self.root / "environments").glob("*.yaml")
+        return sorted(
+            path.stem for path in files if path.is_file() and not path.name.startswith(".")
+        )
 
     def load_environment(self, name: str) -> Environment:
         """Return the environment called `name`.
@@ -91,14 +94,21 @@ class Repository:
 
     def load_cluster(self, entry: ClusterEntry) -> YamlFile:
         """Return the cluster's native configuration, with its references unresolved."""
-        return read_yaml(
+        file = read_yaml(
             self.root / "cluster_configs" / entry.config, name=f"cluster_configs/{entry.config}"
         )
+        problems = list(_find_untransportable(file, file.data, ()))
+        if problems:
+            raise ProblemsError(problems)
+        return file
 
     def _find_cross_problems(self, file: YamlFile, name: str) -> Iterator[Problem]:
         """Yield what is wrong between sections, from the plain data: any part may be malformed."""
         if (found := file.data.get("name")) != name:
             yield file.problem(("name",), f"must be {name}, as the file is called", found)
+        if "cluster" in name.split("-"):
+            # Stacks of clusters are told by ENVIRONMENT-cluster-NAME.
+            yield file.problem(("name",), "must not have cluster as one of its words", name)
         yield from _find_unknown_subnets(file)
         images = value_at(file.data, ("images",))
         image = value_at(file.data, ("admin_box", "image"))
@@ -133,7 +143,8 @@ def _find_name_problems(
     """Yield why a cluster cannot have its name: stacks and roles are named after it."""
     where = ("clusters", index, "name")
     # ParallelCluster's stack has the cluster's name, and ours start with the environment's.
-    if cluster in {f"{environment}-{unit}" for unit in names.UNITS}:
+    own = {f"{environment}-{unit}" for unit in names.UNITS} | {names.BOOTSTRAP_STACK}
+    if cluster in own or cluster.startswith(f"{environment}-cluster-"):
         yield file.problem(where, "must not be the name of one of the site's own stacks", cluster)
     prefix = value_at(file.data, ("hosting", "iam_name_prefix"))
     if isinstance(prefix, str):
@@ -145,6 +156,26 @@ def _find_name_problems(
                 f"{names.ROLE_NAME_CHARACTERS} for the roles named after both",
                 cluster,
             )
+
+
+def _find_untransportable(file: YamlFile, data: Any, location: Location) -> Iterator[Problem]:
+    """Yield what a cluster's configuration holds that CloudFormation cannot carry as JSON."""
+    if isinstance(data, dict):
+        for key, value in data.items():
+            if not isinstance(key, str):
+                yield file.problem(location, "must have text as keys; put them in quotes", key)
+            elif "${" in key:
+                yield file.problem(
+                    (*location, key), "must not be a reference: they stand in values"
+                )
+            yield from _find_untransportable(file, value, (*location, str(key)))
+    elif isinstance(data, list):
+        for index, item in enumerate(data):
+            yield from _find_untransportable(file, item, (*location, index))
+    elif not (data is None or isinstance(data, str | int | float)):
+        yield file.problem(
+            location, "must be text, a number, true or false; put it in quotes", data
+        )
 
 
 def _find_unknown_subnets(file: YamlFile) -> Iterator[Problem]:

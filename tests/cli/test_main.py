@@ -82,7 +82,9 @@ def test_destroying_what_does_not_run_says_so(root: Path, tmp_path: Path) -> Non
     copy = copy_repository(root, tmp_path / "copy")
     done = run("destroy", "ws-dev", cwd=copy)
     assert done.returncode == 1
-    assert done.stderr == "clusterbox: no embedded account of ws-dev runs\n"
+    assert done.stderr == (
+        "clusterbox: no embedded account of ws-dev runs: there is nothing to remove\n"
+    )
 
 
 def test_showing_what_does_not_run_shows_nothing(root: Path, tmp_path: Path) -> None:
@@ -105,3 +107,64 @@ def test_aws_without_credentials_is_bad_input_and_changes_nothing(
     assert done.returncode == 2
     assert "AWS does not know who you are" in done.stderr
     assert not (copy / ".clusterbox" / "sites" / "ws-dev" / "cdk.out").exists()
+
+
+@pytest.mark.parametrize("name", ["..", ".", "../../victim", "/", "a/b"])
+def test_only_the_name_of_an_environment_can_be_ended(
+    root: Path, tmp_path: Path, name: str
+) -> None:
+    copy = copy_repository(root, tmp_path / "copy")
+    victim = tmp_path / "victim"
+    (victim / "tmp").mkdir(parents=True)
+    (victim / "account.json").write_text("{}")
+    for words in (("down", name), ("down", str(victim)), ("env", name)):
+        done = run("embedded", *words, cwd=copy)
+        assert done.returncode == 2, done
+        assert "is not the name of an environment" in done.stderr
+    assert (victim / "account.json").exists()
+    assert (victim / "tmp").is_dir()
+
+
+def test_a_file_where_a_folder_must_be_is_told_in_one_line(root: Path, tmp_path: Path) -> None:
+    copy = copy_repository(root, tmp_path / "copy")
+    (copy / ".clusterbox").write_text("in the way")
+    done = run("deploy", "ws-dev", cwd=copy)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert ".clusterbox" in done.stderr
+
+
+@pytest.mark.parametrize(("yes", "agreed"), [("", False), ("no", False), ("0", False), ("1", True)])
+def test_only_yes_agrees(root: Path, yes: str, agreed: bool) -> None:
+    done = subprocess.run(
+        ["make", "--dry-run", "deploy", f"YES={yes}"], cwd=root, capture_output=True, text=True
+    )
+    assert ("--yes" in done.stdout) is agreed
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "InstanceType: t3.medium",
+            "InstanceType: 2024-01-01",
+            "HeadNode.InstanceType: must be text, a number, true or false; put it in quotes",
+        ),
+        (
+            "Region: ${site.region}",
+            "Region: ${site.region}\n${buckets.logs}: x",
+            "${buckets.logs}: must not be a reference: they stand in values",
+        ),
+        ("Region: ${site.region}", "Region: ${site.region}\n7: x", "must have text as keys"),
+    ],
+)
+def test_what_a_configuration_cannot_hold_is_found_by_check(
+    root: Path, tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    copy = copy_repository(root, tmp_path / "copy")
+    path = copy / "cluster_configs" / "eco.yaml"
+    path.write_text(path.read_text().replace(old, new, 1))
+    done = run("check", "ws-dev", cwd=copy)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "cluster_configs/eco.yaml:" in done.stderr

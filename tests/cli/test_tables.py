@@ -42,3 +42,9 @@ def test_markdown_escapes_bars() -> None:
 def test_no_rows_still_make_a_valid_answer(form: str) -> None:
     text = render_table(COLUMNS, [], form)
     assert json.loads(text) == [] if form == "json" else text.startswith(("name", "| name"))
+
+
+def test_a_table_for_a_terminal_is_cut_to_its_width() -> None:
+    lines = render_table(COLUMNS, ROWS, "table", width=10).splitlines()
+    assert lines[0] == "name     …"
+    assert max(map(len, lines)) == 10

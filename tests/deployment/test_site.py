@@ -21,7 +21,7 @@ from clusterbox.deployment.inventory import Item
 from clusterbox.deployment.progress import Progress
 from clusterbox.deployment.site import Site
 from clusterbox.deployment.targets import find_embedded
-from clusterbox.errors import ClusterboxError
+from clusterbox.errors import ClusterboxError, InputError
 from clusterbox.site.load import Repository
 
 pytestmark = pytest.mark.integration
@@ -176,6 +176,28 @@ def test_a_second_run_at_the_same_time_is_refused(repository: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ClusterboxError, match="another run is at work on ws-dev"):
             open_site(repository).deploy("embedded", never)
+
+
+def test_a_cluster_taken_out_of_the_environment_is_told_of_until_it_is_removed(
+    repository: Path,
+) -> None:
+    path = repository / "environments" / "ws-dev.yaml"
+    text = path.read_text()
+    line = "  - {name: ws-eco-login, config: eco-login.yaml}\n"
+    assert line in text
+    path.write_text(text.replace(line, ""))
+    done = open_site(repository).deploy("embedded", never)
+    assert done.leftover == ["ws-eco-login"]
+    told = {item.name: item.detail for item in of_kind(done.items, "cluster")}
+    assert told["ws-eco-login"].endswith("no longer in the environment")
+
+    with pytest.raises(InputError, match="no cluster nothing; it has: ws-eco, ws-eco-login"):
+        open_site(repository).remove_cluster("embedded", "nothing", never)
+    removal = open_site(repository).remove_cluster("embedded", "ws-eco-login", never)
+    assert removal.removed == ["ws-eco-login", "ws-dev-cluster-ws-eco-login"]
+    assert [item.name for item in of_kind(removal.items, "cluster")] == ["ws-eco"]
+    path.write_text(text)
+    assert open_site(repository).deploy("embedded", never).leftover == []
 
 
 def test_destroy_removes_all_but_what_holds_data_and_says_so(repository: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from clusterbox.embedded import server_process
 from clusterbox.embedded.account import AccountError, EmbeddedAccount
 from clusterbox.embedded.processes import is_alive
 from clusterbox.embedded.stand_ins import stand_ins
@@ -178,3 +179,34 @@ def test_the_environment_shuts_out_the_users_profiles(
 def test_every_stand_in_is_told_in_one_sentence() -> None:
     assert len(stand_ins()) > 10
     assert all(sentence.endswith(".") for sentence in stand_ins())
+
+
+def test_a_proxy_of_the_caller_is_never_asked_for_the_account(
+    account: EmbeddedAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "intranet.example")
+    assert account.client("sts").get_caller_identity()["Account"] == account.account
+    assert account.environment()["NO_PROXY"] == "intranet.example,127.0.0.1,localhost"
+
+
+def test_settings_of_the_caller_do_not_reach_the_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "AWS_SESSION_TOKEN",
+        "AWS_CA_BUNDLE",
+        "BIND_HOST",
+        "PERSISTENCE",
+        "MINISTACK_HOST",
+    ):
+        monkeypatch.setenv(name, "caller's")
+    kept = server_process.outside_settings(os.environ)
+    assert not [name for name, value in kept.items() if value == "caller's"]
+    assert "PATH" in kept
+
+
+def test_a_folder_that_is_not_an_account_s_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "account.json").write_text('{"something": "else"}')
+    assert EmbeddedAccount.stop(tmp_path) is False
+    assert (tmp_path / "tmp").is_dir()
+    assert (tmp_path / "account.json").exists()
