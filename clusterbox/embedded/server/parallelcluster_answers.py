@@ -7,7 +7,7 @@ library needs in order to list, describe and validate clusters as it does on AWS
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any
 
@@ -21,20 +21,24 @@ DEFAULT_KEY_TYPE = "ed25519"
 
 
 def _mend_nested_stacks() -> None:
-    describe = handlers._ACTION_HANDLERS["DescribeStacks"]
+    """Say of which stack a nested one is part; ministack knows it and leaves it out."""
+    for action in ("DescribeStacks", "ListStacks"):
+        handlers._ACTION_HANDLERS[action] = _with_parents(handlers._ACTION_HANDLERS[action])
 
+
+def _with_parents(answer: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
     def with_parent(found: re.Match[str]) -> str:
         stacks = (s for s in cloudformation._stacks.values() if s["StackId"] == found.group(1))
         parents = [s["ParentId"] for s in stacks if s.get("ParentId")]
         return found.group(0) + "".join(f"<ParentId>{parent}</ParentId>" for parent in parents)
 
-    def describe_stacks(parameters: dict[str, Any]) -> Any:
-        status, headers, body = describe(parameters)
+    def answer_with_parents(parameters: dict[str, Any]) -> Any:
+        status, headers, body = answer(parameters)
         # `pcluster list-clusters` takes a stack without a parent for a cluster.
         text = re.sub(r"<StackId>([^<]+)</StackId>", with_parent, body.decode())
         return status, headers, text.encode()
 
-    handlers._ACTION_HANDLERS["DescribeStacks"] = describe_stacks
+    return answer_with_parents
 
 
 def _load_balancer_tags() -> Iterator[tuple[str, list[dict[str, str]]]]:
