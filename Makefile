@@ -90,5 +90,5 @@ $(PCLUSTER_READY): requirements-pcluster.txt $(VENV_READY)
 
 $(NODE_READY): package.json package-lock.json $(VENV_READY)
 	@echo "setup: node_modules" >&2
-	@$(BIN)/npm ci --silent --ignore-scripts
+	@$(BIN)/npm ci --loglevel=error --ignore-scripts
 	@touch $@
