@@ -29,14 +29,15 @@ def fetch_inventory(client: Client, environment: Environment) -> list[Item]:
 
     `client` makes a boto3 client of a service. boto3's errors are let through.
     """
+    states = fetch_stack_states(client)
     return [
-        *_fetch_stacks(client, environment),
+        *_fetch_stacks(client, environment, states),
         *_fetch_network(client, environment),
-        *_fetch_roles(client, environment),
+        *_fetch_roles(client, environment, states),
         *_fetch_file_systems(client, environment),
         *_fetch_buckets(client, environment),
         *_fetch_admin_box(client, environment),
-        *_fetch_clusters(client, environment),
+        *_fetch_clusters(client, environment, states),
     ]
 
 
@@ -65,9 +66,10 @@ def _is_of_site(stack: str, environment: Environment) -> bool:
     return stack in units or stack.startswith(names.cluster_stack_name(environment, ""))
 
 
-def _fetch_stacks(client: Client, environment: Environment) -> Iterator[Item]:
+def _fetch_stacks(
+    client: Client, environment: Environment, states: Mapping[str, str]
+) -> Iterator[Item]:
     cloudformation = client("cloudformation")
-    states = fetch_stack_states(client)
     leftovers = find_leftover_clusters(states, environment)
     clusters = {*(entry.name for entry in environment.clusters), *leftovers}
     gone = {names.cluster_stack_name(environment, cluster) for cluster in leftovers}
@@ -105,10 +107,11 @@ def _fetch_network(client: Client, environment: Environment) -> Iterator[Item]:
             )
 
 
-def _fetch_roles(client: Client, environment: Environment) -> Iterator[Item]:
+def _fetch_roles(
+    client: Client, environment: Environment, states: Mapping[str, str]
+) -> Iterator[Item]:
     """Yield every role of every stack of the site, of its clusters and of the bootstrap."""
     iam, cloudformation = client("iam"), client("cloudformation")
-    states = fetch_stack_states(client)
     clusters = {entry.name for entry in environment.clusters}
     clusters |= set(find_leftover_clusters(states, environment))
     for stack in states:
@@ -181,9 +184,11 @@ def _fetch_admin_box(client: Client, environment: Environment) -> Iterator[Item]
         yield _machine("admin box", environment.admin_box.name, instance, name)
 
 
-def _fetch_clusters(client: Client, environment: Environment) -> Iterator[Item]:
+def _fetch_clusters(
+    client: Client, environment: Environment, states: Mapping[str, str]
+) -> Iterator[Item]:
     configs = {entry.name: entry.config for entry in environment.clusters}
-    for leftover in find_leftover_clusters(fetch_stack_states(client), environment):
+    for leftover in find_leftover_clusters(states, environment):
         configs[leftover] = "no longer in the environment"
     for name, config in configs.items():
         filters = [
