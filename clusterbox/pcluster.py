@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from clusterbox.errors import ClusterboxError
 
 _POLL_SECONDS = 2.0
+_TAIL_LINES = 30
 
 
 class PclusterError(ClusterboxError):
@@ -77,10 +79,7 @@ class Pcluster:
 
         Raises PclusterError when the environment is not installed.
         """
-        if not self.python.exists():
-            raise PclusterError(
-                f"ParallelCluster is not installed in {self.folder}; run `make setup`"
-            )
+        self._require()
         return subprocess.run(
             [str(self.python), *words],
             env=dict(self.environment),
@@ -88,3 +87,42 @@ class Pcluster:
             capture_output=True,
             text=True,
         )
+
+    def stream_python(self, *words: str, stdin: str, import_root: Path) -> Iterator[str]:
+        """Run the environment's interpreter and yield its lines as it prints them.
+
+        It can import the packages in `import_root` too. Raises PclusterError when the environment
+        is not installed, or with the end of stderr when the process fails.
+        """
+        self._require()
+        with (
+            tempfile.TemporaryFile("w+", encoding="utf-8") as given,
+            tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints,
+        ):
+            given.write(stdin)
+            given.seek(0)
+            with subprocess.Popen(
+                [str(self.python), "-P", *words],
+                env={**self.environment, "PYTHONPATH": str(import_root)},
+                stdin=given,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                text=True,
+                encoding="utf-8",
+            ) as process:
+                assert process.stdout is not None  # noqa: S101 - a pipe was asked for
+                try:
+                    yield from process.stdout
+                except BaseException:
+                    process.kill()
+                    raise
+            if process.returncode != 0:
+                complaints.seek(0)
+                tail = "".join(complaints.readlines()[-_TAIL_LINES:]).strip()
+                raise PclusterError(f"ParallelCluster's library failed:\n{tail}")
+
+    def _require(self) -> None:
+        if not self.python.exists():
+            raise PclusterError(
+                f"ParallelCluster is not installed in {self.folder}; run `make setup`"
+            )

@@ -152,7 +152,10 @@ def _network_cards(machine: Any) -> int:
     several = value_at(machine, ("Instances",))
     kinds = [
         value_at(machine, ("InstanceType",)),
-        *(value_at(item, ("InstanceType",)) for item in several or () if isinstance(several, list)),
+        *(
+            value_at(item, ("InstanceType",))
+            for item in (several if isinstance(several, list) else ())
+        ),
     ]
     return max(NETWORK_CARDS.get(str(kind), 1) for kind in kinds)
 

@@ -31,6 +31,9 @@ def demands(root: Path, text: str) -> list[tuple[str, int]]:
             id="the type with the most network cards",
         ),
         pytest.param(
+            "MaxCount: 2, Instances: 1.5", ("MaxCount of q/n of eco", 2), id="types that are none"
+        ),
+        pytest.param(
             "MaxCount: 2, InstanceType: p5.48xlarge, Efa: {Enabled: true}",
             ("MaxCount of q/n of eco", 2),
             id="one address a node with EFA",

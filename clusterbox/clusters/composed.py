@@ -1,0 +1,139 @@
+"""Clusters as they come from files: configuration, references resolved, and where it was written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clusterbox.clusters.compose import compose_offline
+from clusterbox.clusters.older_schemas import explain_ini
+from clusterbox.errors import InputError, Problem, ProblemsError
+from clusterbox.site.environment import ClusterEntry, Environment
+from clusterbox.site.images import LockedImage
+from clusterbox.site.load import Repository
+from clusterbox.site.yaml_file import Location, YamlFile, read_yaml
+
+
+class UnknownClusterError(InputError):
+    """There is no cluster of such a name; `known` are those that there are."""
+
+    def __init__(self, unknown: Sequence[str], known: Sequence[str]) -> None:
+        self.known = tuple(known)
+        listed = ", ".join(known) or "none yet"
+        super().__init__(f"there is no cluster {', '.join(unknown)}; known: {listed}")
+
+
+@dataclass(frozen=True)
+class ComposedCluster:
+    """One cluster: its configuration without references, and the file that it was written in.
+
+    `environment` is None, and `images` empty, for a native configuration that belongs to no site.
+    """
+
+    name: str
+    file: YamlFile = field(repr=False)
+    configuration: Mapping[str, Any] = field(repr=False)
+    environment: Environment | None = field(default=None, repr=False)
+    images: Mapping[str, LockedImage] = field(default_factory=dict, repr=False)
+
+    def line_of(self, location: Location) -> int | None:
+        """Return the line of the source file where a value of the configuration stands.
+
+        A value inside what a reference stands for (a tag of `${site.tags}`) is on the reference's
+        line.
+        """
+        return self.file.line_of(location)
+
+
+def compose_environment(root: Path, name: str) -> list[ComposedCluster]:
+    """Return the composed clusters of one environment, in the order of its file.
+
+    Raises ProblemsError with everything wrong in the environment, the image lock and the cluster
+    configurations.
+    """
+    environment = Repository(root).load_environment(name)
+    return _compose(root, [(environment, entry) for entry in environment.clusters])
+
+
+def compose_repository(root: Path, wanted: Sequence[str] = ()) -> dict[str, ComposedCluster]:
+    """Return the named clusters, or every cluster of every environment, by name.
+
+    A name that two environments have is told apart by the environment's: `ws-dev/eco`. Raises
+    InputError for unknown names, and ProblemsError with everything wrong in the environments and
+    in the configurations of the clusters.
+    """
+    repository = Repository(root)
+    environments: list[Environment] = []
+    problems: list[Problem] = []
+    for name in repository.environment_names():
+        try:
+            environments.append(repository.load_environment(name))
+        except ProblemsError as error:
+            problems += error.problems
+    if problems:
+        raise ProblemsError(list(dict.fromkeys(problems)))
+    entries = [(item, entry) for item in environments for entry in item.clusters]
+    counts = Counter(entry.name for _, entry in entries)
+    known = {
+        entry.name if counts[entry.name] == 1 else f"{environment.name}/{entry.name}": (
+            environment,
+            entry,
+        )
+        for environment, entry in entries
+    }
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise UnknownClusterError(unknown, sorted(known))
+    chosen = {name: known[name] for name in wanted} if wanted else known
+    return dict(zip(chosen, _compose(root, list(chosen.values())), strict=True))
+
+
+def _compose(
+    root: Path, entries: Sequence[tuple[Environment, ClusterEntry]]
+) -> list[ComposedCluster]:
+    """Return the clusters of entries; raises ProblemsError with all that is wrong in any."""
+    repository = Repository(root)
+    composed: list[ComposedCluster] = []
+    problems: list[Problem] = []
+    for environment, entry in entries:
+        try:
+            images = repository.load_images(environment)
+            file = repository.load_cluster(entry)
+            configuration = compose_offline(environment, entry.name, file, images)
+        except ProblemsError as error:
+            problems += error.problems
+            continue
+        composed.append(ComposedCluster(entry.name, file, configuration, environment, images))
+    if problems:
+        raise ProblemsError(list(dict.fromkeys(problems)))
+    return composed
+
+
+def read_native(path: Path) -> ComposedCluster:
+    """Return the cluster of a native ParallelCluster configuration, named after its file.
+
+    Nothing is resolved: a `${...}` in it is a text like any other. Raises InputError when the file
+    is not one strict YAML mapping, with what to do when it is one of ParallelCluster 2.x.
+    """
+    try:
+        file = read_yaml(path)
+    except InputError as error:
+        older = explain_ini(path.read_text(errors="replace")) if path.is_file() else None
+        if older is None:
+            raise
+        raise InputError(f"{path}: {older}") from error
+    return ComposedCluster(path.stem, file, file.data)
+
+
+def select(
+    clusters: Mapping[str, ComposedCluster], wanted: Sequence[str]
+) -> dict[str, ComposedCluster]:
+    """Return the named clusters, or all when none is named; raises InputError for unknown names."""
+    unknown = [name for name in wanted if name not in clusters]
+    if unknown:
+        known = ", ".join(sorted(clusters)) or "none yet"
+        raise InputError(f"there is no cluster {', '.join(unknown)}; known: {known}")
+    return {name: clusters[name] for name in wanted} if wanted else dict(clusters)

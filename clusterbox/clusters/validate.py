@@ -1,0 +1,100 @@
+"""Judge clusters: ParallelCluster's schema and validators, and the site's own rules."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from clusterbox.clusters.advice import advise
+from clusterbox.clusters.composed import ComposedCluster
+from clusterbox.clusters.facts import account_facts
+from clusterbox.clusters.findings import Finding, Level, NotChecked, Validation
+from clusterbox.clusters.older_schemas import explain_removed
+from clusterbox.clusters.process import ask_library
+from clusterbox.clusters.rules import find_rule_findings
+from clusterbox.pcluster import Pcluster
+from clusterbox.site.yaml_file import render_path
+
+_LEVELS = list(Level)
+# A native configuration does not say what its cluster is called.
+_NAME_OF_NOBODY = "cluster"
+_NAME_UNKNOWN = ("ClusterNameValidator", "the name of the cluster, which is given when it is made")
+
+
+def validate_clusters(
+    pcluster: Pcluster,
+    clusters: Mapping[str, ComposedCluster],
+    note: Callable[[str], None] = lambda _: None,
+) -> dict[str, Validation]:
+    """Return the judgement of each cluster, by the keys of `clusters`.
+
+    One process of ParallelCluster's environment judges them all, without AWS; `note` is told each
+    cluster when the library is done with it. Raises PclusterError when the process fails.
+    """
+    requests = {
+        key: {
+            "name": cluster.name if cluster.environment is not None else _NAME_OF_NOBODY,
+            "configuration": _as_delivered(cluster),
+            "facts": account_facts(cluster),
+        }
+        for key, cluster in clusters.items()
+    }
+    answers = ask_library(pcluster, "validate", requests, note) if requests else {}
+    return {key: _judge(key, cluster, answers[key]) for key, cluster in clusters.items()}
+
+
+def _as_delivered(cluster: ComposedCluster) -> Any:
+    """Return the configuration as it reaches ParallelCluster.
+
+    That of a site is a property of a stack, and CloudFormation delivers numbers and truth values as
+    texts. A native one comes from YAML as it is; a date in it is no JSON, and no value of any key.
+    """
+    if cluster.environment is not None:
+        return _as_texts(cluster.configuration)
+    return json.loads(json.dumps(cluster.configuration, default=str))
+
+
+def _as_texts(data: Any) -> Any:
+    if isinstance(data, Mapping):
+        return {str(key): _as_texts(value) for key, value in data.items() if value is not None}
+    if isinstance(data, list | tuple):
+        return [_as_texts(item) for item in data]
+    return str(data).lower() if isinstance(data, bool) else str(data)
+
+
+def _judge(key: str, cluster: ComposedCluster, answer: Mapping[str, Any]) -> Validation:
+    found = [_finding(key, cluster, item) for item in answer["findings"]]
+    found += [replace(finding, cluster=key) for finding in find_rule_findings(cluster)]
+    findings = sorted(dict.fromkeys(found), key=_order)
+    unchecked = {(rule, reason) for rule, reason in answer["not_checked"]}
+    if cluster.environment is None:
+        unchecked.add(_NAME_UNKNOWN)
+    return Validation(
+        cluster=key,
+        findings=tuple(findings),
+        not_checked=tuple(NotChecked(key, *item) for item in sorted(unchecked)),
+    )
+
+
+def _finding(key: str, cluster: ComposedCluster, item: Mapping[str, Any]) -> Finding:
+    location = tuple(item["location"])
+    rule, message = item["rule"], item["message"]
+    advice = None
+    if rule == "Schema":
+        advice = explain_removed(render_path(location), message, cluster.configuration)
+    return Finding(
+        cluster=key,
+        level=Level(item["level"]),
+        rule=rule,
+        path=render_path(location),
+        file=cluster.file.name,
+        line=cluster.line_of(location),
+        message=" ".join(message.split()),
+        advice=advice or advise(rule, message),
+    )
+
+
+def _order(finding: Finding) -> tuple[int, int, str, str]:
+    return (_LEVELS.index(finding.level), finding.line or 0, finding.path, finding.rule)
