@@ -14,7 +14,7 @@ import pytest
 
 from clusterbox.cli.main import COMMANDS, main
 from clusterbox.embedded.stand_ins import stand_ins
-from clusterbox.site import environment, hosting, images, network, storage
+from clusterbox.site import budgets, environment, hosting, images, network, storage
 from clusterbox.site.fields import Section
 from clusterbox.site.load import Repository
 from clusterbox.site.references import reference_names
@@ -63,7 +63,7 @@ def _anchors(page: Path) -> set[str]:
 
 
 def _section_models() -> Iterator[tuple[str, type[Section]]]:
-    for module in (environment, hosting, images, network, storage):
+    for module in (budgets, environment, hosting, images, network, storage):
         for name, model in vars(module).items():
             is_here = isinstance(model, type) and model.__module__ == module.__name__
             # The lock as a whole is one key; its entries are what people write.

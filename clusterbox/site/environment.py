@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from clusterbox.site.budgets import Budgets
 from clusterbox.site.fields import (
     AccountId,
     ClusterName,
@@ -71,6 +72,7 @@ class Environment(Section):
     )
     admin_box: AdminBox | None = Field(None, description="the admin box, where there is one")
     clusters: tuple[ClusterEntry, ...] = Field((), strict=False, description="the clusters")
+    budgets: Budgets | None = Field(None, description="what may be spent, where it is limited")
 
     @property
     def boundary_arn(self) -> str:

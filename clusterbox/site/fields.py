@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from ipaddress import AddressValueError, IPv4Network, NetmaskValueError
 from typing import Annotated, Any, TypeVar
 
@@ -95,6 +96,31 @@ def _parse_source(value: Any) -> IPv4Network:
         )
     return network
 
+
+_MOST_USD = Decimal(100_000_000)
+
+
+def _parse_money(value: Any) -> Decimal:
+    if isinstance(value, Decimal):
+        return value
+    amount = None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        # The text of a number has the digits that were written; the number itself may not.
+        amount = Decimal(str(value))
+    if (
+        amount is None
+        or not amount.is_finite()
+        or not 0 < amount <= _MOST_USD
+        or amount != amount.quantize(Decimal("0.01"))
+    ):
+        raise _allowed(
+            "must be an amount in USD of more than 0, with at most two decimals, such as 700", value
+        )
+    return amount
+
+
+Money = Annotated[Decimal, BeforeValidator(_parse_money)]
+Percent = Annotated[int, Field(ge=1, le=1000)]
 
 Cidr = Annotated[IPv4Network, BeforeValidator(_parse_network), PlainSerializer(str)]
 SourceCidr = Annotated[IPv4Network, BeforeValidator(_parse_source), PlainSerializer(str)]
@@ -221,6 +247,21 @@ SubnetName = Annotated[
     _text(
         r"[a-z][a-z0-9_]{0,31}\.[a-z]",
         "must name a subnet of this file as GROUP.ZONE, such as compute.a",
+    ),
+]
+EmailAddress = Annotated[
+    str,
+    _text(
+        r"(?=.{3,254}\Z)[\w.!#$%&'*+/=?^`{|}~-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+",
+        "must be one mail address, such as ada@example.gov",
+    ),
+]
+SlurmName = Annotated[
+    str,
+    _text(
+        r"[a-z][a-z0-9_-]{0,39}",
+        "must start with a small letter and hold at most 40 small letters, digits, dashes and "
+        "underscores",
     ),
 ]
 TagValue = Annotated[

@@ -115,6 +115,7 @@ class Repository:
         if isinstance(images, list) and isinstance(image, str) and image not in images:
             known = ", ".join(map(str, images)) or "none yet"
             yield file.problem(("admin_box", "image"), f"must be one of images: {known}", image)
+        yield from _find_unknown_budgets(file)
         configs = sorted(path.name for path in (self.root / "cluster_configs").glob("*.yaml"))
         known = ", ".join(configs) or "none yet"
         first: dict[str, int] = {}
@@ -197,6 +198,17 @@ def _find_unknown_subnets(file: YamlFile) -> Iterator[Problem]:
         if isinstance(subnet, str) and subnet not in known:
             yield file.problem(
                 location, f"must be one of the network's subnets: {', '.join(known)}", subnet
+            )
+
+
+def _find_unknown_budgets(file: YamlFile) -> Iterator[Problem]:
+    known = [value_at(entry, ("name",)) for entry in _list_at(file, "clusters")]
+    budgets = value_at(file.data, ("budgets", "clusters"))
+    for name in budgets if isinstance(budgets, dict) else ():
+        if name not in known:
+            listed = ", ".join(map(str, known)) or "none yet"
+            yield file.problem(
+                ("budgets", "clusters", name), f"must be a cluster of this file: {listed}", name
             )
 
 

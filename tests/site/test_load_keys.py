@@ -16,7 +16,7 @@ from tests.site.site_files import EXISTING, edit, problems_of
             [
                 (
                     "5: regions: is not a known key; allowed here: name, description, account, "
-                    "region, tags, hosting, network, storage, images, admin_box, clusters"
+                    "region, tags, hosting, network, storage, images, admin_box, clusters, budgets"
                 ),
             ],
             id="an unknown key of the file",
