@@ -22,7 +22,11 @@ COMMANDS = {
     "show": ("site", "read back what exists of a site"),
     "synth": ("synth", "synthesize environments, with all rules on request"),
     "check": ("environments", "check environment files and show their address budget"),
-    "clusters": ("clusters", "compose cluster configurations and check their schema"),
+    "clusters": ("clusters", "compose, validate and compare cluster configurations"),
+    "review": ("review", "judge a change before it is merged, as one comment"),
+    "environments": ("changed", "list environments, and which of them a change touches"),
+    "post": ("post", "write the comment of a review, or update it"),
+    "costs": ("costs", "prices and estimates of what a site costs"),
     "embedded": ("embedded", "the embedded AWS accounts on this machine"),
 }
 
@@ -51,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             importlib.import_module(f"clusterbox.cli.{module}").add_arguments(subparser, name)
     options = parser.parse_args(words)
     try:
-        root = find_root(options.root)
+        root = _root_of(options)
         code: int = options.run(options, root)
     except InputError as error:
         return _complain(error, EXIT_BAD_INPUT)
@@ -86,6 +90,16 @@ def find_root(given: Path | None) -> Path:
     raise InputError(
         f"{start} is not in a clusterbox repository: it has no environments/ and cdk.json"
     )
+
+
+def _root_of(options: argparse.Namespace) -> Path | None:
+    """Return the folder of the repository; None outside of one, if the action works there too."""
+    try:
+        return find_root(options.root)
+    except InputError:
+        if options.root is None and not getattr(options, "needs_root", True):
+            return None
+        raise
 
 
 def _complain(error: ClusterboxError, code: int) -> int:

@@ -195,12 +195,14 @@ def synthesize(
     *,
     rules: bool = False,
     validation: bool = False,
+    installed: Path | None = None,
 ) -> Assembly:
     """Run the app in a process of its own and return its assembly.
 
     `rules` runs cdk-nag's packs, `validation` CDK's own CloudFormation rules. The process sees no
-    AWS setting at all, which keeps synth hermetic. Raises InputError with what the app says about
-    bad files, and CdkError when it fails otherwise.
+    AWS setting at all, which keeps synth hermetic, and writes nothing but the assembly. An exported
+    commit has no libraries of its own: `installed` is then the repository whose Node is used.
+    Raises InputError with what the app says about bad files, and CdkError when it fails otherwise.
     """
     process_environment = {
         **without_aws(os.environ),
@@ -209,7 +211,8 @@ def synthesize(
             {"env": environment_name, "rules": "true" if rules else "false"}
         ),
         "CDK_VALIDATION": "true" if validation else "false",
-        "JSII_NODE": str(node(root)),
+        "JSII_NODE": str(node(installed or root)),
+        "PYTHONDONTWRITEBYTECODE": "1",
     }
     done = subprocess.run(
         [sys.executable, "app.py"],

@@ -1,0 +1,78 @@
+"""Take secrets out of text that people and platforms will see."""
+
+from __future__ import annotations
+
+import re
+
+HIDDEN = "***"
+
+# What looks like a secret wherever it stands.
+_SECRETS = (
+    re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),  # ids of AWS access keys
+    re.compile(
+        r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.S
+    ),
+    re.compile(r"\bgh[pousr]_[A-Za-z0-9]{20,}\b"),  # tokens of GitHub
+    re.compile(r"\bgithub_pat_[A-Za-z0-9_]{20,}\b"),
+    re.compile(r"\bglpat-[A-Za-z0-9_-]{16,}"),  # tokens of GitLab
+    re.compile(
+        r"\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{5,}"
+    ),  # JSON web tokens
+    re.compile(r"(?<=://)[^/\s:@\"']+:[^/\s@\"']+(?=@)"),  # user and password in an address
+)
+# A key that holds a secret, as YAML, JSON, a Slurm setting or a command line has it; an ARN or a
+# reference to a secret is none.
+_KEY = (
+    r"(?P<key>[\w-]*(?:password|passwd|passphrase|secret|token|api[_-]?key|access[_-]?key"
+    r"|private[_-]?key|credential|storagepass)[\w-]*)"
+)
+_NAMED = re.compile(
+    _KEY + r"(?P<between>[\"']?\s*(?:=\s*|:\s+|:(?=[\"']))|\s+(?=[\"']))"
+    r"(?P<value>\"(?:[^\"\\]|\\.)*\"|'[^']*'|[^\s,;}\]]+)",
+    re.I,
+)
+# Keys of that kind whose value is a name or a setting.
+_NAME_KEYS = re.compile(r"(?:arn|name|id|type|length|path|file|policy|rotation|enabled)s?$", re.I)
+_PLAIN_VALUES = re.compile(
+    r"[\"']?(?:arn:|\$\{|\{\{resolve:|\{|\[|\*\*\*|true\b|false\b|null\b|required\b|optional\b|$)",
+    re.I,
+)
+
+
+def redact(text: str) -> str:
+    """Return the text with everything that looks like a secret replaced by `***`."""
+    for pattern in _SECRETS:
+        text = pattern.sub(HIDDEN, text)
+    return _NAMED.sub(_hide, text)
+
+
+def _hide(match: re.Match[str]) -> str:
+    if _NAME_KEYS.search(match["key"]) or _PLAIN_VALUES.match(match["value"]):
+        return match[0]
+    return f"{match['key']}{match['between']}{HIDDEN}"
+
+
+# A line of a difference: how deep it stands, what it does, and what it holds.
+_LINE = re.compile(r"(?P<depth>[^\[]*)\[(?P<sign>[-+~])\] (?P<rest>.*)", re.S)
+_SECRET_LINE = re.compile(r"(?:Added: |Removed: )?\.?" + _KEY + r":?\s*$", re.I)
+
+
+def redact_difference(text: str) -> str:
+    """Return a difference of `@aws-cdk/cloudformation-diff` without secrets.
+
+    It writes a key on one line and its values on the lines below, deeper.
+    """
+    lines = []
+    hidden_below: int | None = None
+    for line in text.split("\n"):
+        match = _LINE.fullmatch(line)
+        depth = len(match["depth"]) if match else 0
+        if hidden_below is not None and match and depth <= hidden_below:
+            hidden_below = None
+        if hidden_below is not None and match:
+            lines.append(f"{match['depth']}[{match['sign']}] {HIDDEN}")
+            continue
+        if match and (named := _SECRET_LINE.fullmatch(match["rest"])):
+            hidden_below = None if _NAME_KEYS.search(named["key"]) else depth
+        lines.append(line)
+    return redact("\n".join(lines))
