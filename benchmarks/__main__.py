@@ -1,4 +1,4 @@
-"""Measure synth with many clusters, and the deployment to the embedded account.
+"""Measure synth and reviews with many clusters, and the deployment to the embedded account.
 
 Prints Markdown. Each figure is the median of several runs; memory is the peak of the largest
 single process (the Node that runs CDK), as the operating system accounts for it.
@@ -14,10 +14,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.common import measure, tell, write_site
+from benchmarks.review import REVIEW_COLUMNS, measure_review
 from clusterbox.cli.tables import render_table
 from clusterbox.deployment.cdk import node, without_aws
 from clusterbox.deployment.targets import state_folder
@@ -26,48 +26,6 @@ from tests.deployment.conftest import copy_repository
 
 ROOT = Path(__file__).parent.parent
 CLUSTERS = (1, 5, 20, 50)
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """Medians of several runs of one command."""
-
-    seconds: float
-    cpu_seconds: float
-    peak_mib: float
-
-
-def measure(
-    command: Sequence[str], environment: dict[str, str], folder: Path, runs: int
-) -> Measurement:
-    """Run a command several times, after one run that warms caches; raises if a run fails."""
-    walls, cpus, peaks = [], [], []
-    for run in range(runs + 1):
-        start = time.monotonic()
-        process = subprocess.Popen(
-            command, env=environment, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        if status:
-            message = process.stderr.read().decode() if process.stderr else ""
-            raise SystemExit(f"{' '.join(command)} failed:\n{message}")
-        if run:
-            walls.append(time.monotonic() - start)
-            cpus.append(usage.ru_utime + usage.ru_stime)
-            peaks.append(usage.ru_maxrss / 1024)
-    return Measurement(statistics.median(walls), statistics.median(cpus), statistics.median(peaks))
-
-
-def write_site(root: Path, clusters: int) -> None:
-    """Give the sandbox site of a copied repository as many clusters, on a network that fits them."""
-    path = root / "environments" / "sandbox.yaml"
-    text = path.read_text(encoding="utf-8")
-    head = text[: text.index("clusters:")].replace("10.12.64.0/21", "10.12.0.0/16")
-    for old, new in (("64.0/22", "0.0/18"), ("68.0/23", "64.0/18"), ("70.0/23", "128.0/18")):
-        head = head.replace(f"10.12.{old}", f"10.12.{new}")
-    head = head.replace("10.12.72.", "100.64.0.")
-    entries = "".join(f"  - {{name: c{i:02d}, config: eco.yaml}}\n" for i in range(clusters))
-    path.write_text(f"{head}clusters:\n{entries}", encoding="utf-8")
 
 
 def measure_synth(runs: int) -> list[list[object]]:
@@ -141,12 +99,6 @@ def measure_help(runs: int) -> float:
     return measure(command, dict(os.environ), ROOT, runs).seconds
 
 
-def tell(text: str) -> None:
-    """Show progress on a terminal; a pipe gets the result alone."""
-    if sys.stderr.isatty():
-        sys.stderr.write(f"{text}\n")
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
@@ -161,6 +113,7 @@ def main() -> None:
     sys.stdout.write(f"`clusterbox --help`: {measure_help(runs):.2f} s\n\n")
     synth = ("validation", "clusters", "seconds", "CPU seconds", "peak MiB", "ms a further cluster")
     sys.stdout.write(render_table(synth, measure_synth(runs), "markdown") + "\n\n")
+    sys.stdout.write(render_table(REVIEW_COLUMNS, measure_review(ROOT, runs), "markdown") + "\n\n")
     deployment = ("embedded account, site ws-dev", "seconds", "runs")
     sys.stdout.write(render_table(deployment, measure_deployment(runs), "markdown") + "\n")
 

@@ -20,6 +20,7 @@ COPIED = (
     "cluster_configs",
     "clusterbox",
     "environments",
+    "package-lock.json",
     "pyproject.toml",
     "requirements-pcluster.txt",
     "requirements.txt",
