@@ -18,8 +18,8 @@ def stand_ins() -> list[str]:
         "node's success is signalled at once, and a bootstrap that fails cannot be rehearsed.",
         "No Slurm stands behind a cluster here: requests to stop or start the compute fleet are fulfilled "
         "at once, and login nodes are always healthy.",
-        "Eleven of ParallelCluster's validators are left out, because the account makes up an instance "
-        "type's vCPUs, memory, GPUs, network cards and EFA, and offers every type in every zone.",
+        "Instance types and the zones that offer them are as old as the release of the package moto that "
+        "brings them.",
         "ParallelCluster's provider waits for a whole operation in one call and gives longer reasons; on "
         "AWS it is called again on a schedule, and keeps the last 240 characters of a reason.",
         "Lambda functions run as processes on this machine, without the role, memory limit or "

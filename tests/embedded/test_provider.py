@@ -219,6 +219,21 @@ class TestRefusedCreation:
         assert stack.deploy(wrong, ClusterName="type") == "ROLLBACK_COMPLETE"
         assert "t3.humongous" in stack.reason()
 
+    def test_validators_know_what_an_instance_type_can(self, account: EmbeddedAccount) -> None:
+        (described,) = account.client("ec2").describe_instance_types(InstanceTypes=["c5.xlarge"])[
+            "InstanceTypes"
+        ]
+        assert described["VCpuInfo"]["DefaultVCpus"] == 4
+        assert described["MemoryInfo"]["SizeInMiB"] == 8192
+        assert described["NetworkInfo"]["EfaSupported"] is False
+        stack = ClusterStack(account, "site-efa")
+        wrong = deepcopy(CONFIGURATION)
+        resource = wrong["Scheduling"]["SlurmQueues"][0]["ComputeResources"][0]
+        resource.update(InstanceType="c5.xlarge", Efa={"Enabled": True})
+        assert stack.deploy(wrong, ClusterName="efa") == "ROLLBACK_COMPLETE"
+        assert "c5.xlarge" in stack.reason()
+        assert "EFA" in stack.reason()
+
     def test_failure_of_the_clusters_own_stack_is_explained_and_leaves_nothing(
         self, account: EmbeddedAccount
     ) -> None:

@@ -33,23 +33,6 @@ from pcluster.cli.exceptions import APIOperationException, ParameterException
 
 logger = logging.getLogger("provider")
 
-_NO_FACTS = "the embedded account knows an instance type's name and processor, and makes up "
-# ParallelCluster's validators that the embedded account cannot answer, each with the reason. All
-# others run, and so does the schema, which cannot be turned off.
-SUPPRESSED_VALIDATORS = {
-    "EfaValidator": _NO_FACTS + "whether it has EFA",
-    "HeadNodeMemorySizeValidator": _NO_FACTS + "its memory",
-    "InstanceTypeAcceleratorManufacturerValidator": _NO_FACTS + "its GPUs",
-    "InstanceTypeMemoryInfoValidator": _NO_FACTS + "its memory",
-    "InstanceTypePlacementGroupValidator": _NO_FACTS + "its placement strategies",
-    "InstancesAcceleratorsValidator": _NO_FACTS + "its GPUs",
-    "InstancesCPUValidator": _NO_FACTS + "its cores",
-    "InstancesEFAValidator": _NO_FACTS + "whether it has EFA",
-    "InstancesNetworkingValidator": _NO_FACTS + "its network cards",
-    "MultiNetworkInterfacesInstancesValidator": _NO_FACTS + "its network cards",
-    "SchedulableMemoryValidator": _NO_FACTS + "its memory",
-}
-
 POLL_SECONDS = 0.25
 COMPLETE = frozenset({"CREATE_COMPLETE", "UPDATE_COMPLETE"})
 FAILED = frozenset({"CREATE_FAILED", "UPDATE_FAILED", "DELETE_FAILED"})
@@ -84,8 +67,7 @@ def perform(operation: str, arguments: dict[str, Any]) -> dict[str, Any]:
     if operation == "delete":
         return {"cluster": delete(name)}
     call = {"create": pc.create_cluster, "update": pc.update_cluster}[operation]
-    suppressed = [f"type:{validator}" for validator in SUPPRESSED_VALIDATORS]
-    suppressed += as_list(arguments.get("suppress_validators"))
+    suppressed = as_list(arguments.get("suppress_validators"))
     messages: list[dict[str, Any]] = []
     try:
         started = call(**{**arguments, "suppress_validators": suppressed, "wait": False})
