@@ -32,8 +32,8 @@ endif
 # YES=1 agrees; anything else is asked about.
 YES_FLAG := $(if $(filter 1 yes true,$(YES)),--yes)
 
-.PHONY: help setup deploy destroy show validate review post synth check format lint types test bench lock clean \
-	changed-environments identity-token
+.PHONY: help setup deploy destroy show validate review post cost-report synth check format lint types test bench lock clean \
+	changed-environments identity-token slurm
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -62,6 +62,11 @@ review: setup ## judge the change since BASE=origin/main; HEAD, FORMAT, OUTPUT a
 post: $(VENV_READY) ## write the review in FILE as comment on PLATFORM=github|gitlab, or update it
 	@clusterbox post '$(PLATFORM)' '$(FILE)'
 
+cost-report: $(VENV_READY) ## what is there of ENV=ws-dev in TARGET=embedded|aws and what it costs, as a page in OUTPUT
+	@mkdir -p '$(dir $(or $(OUTPUT),.clusterbox/costs/report.html))'
+	@clusterbox costs report --environment '$(ENV)' --target '$(TARGET)' --format html \
+	  --output '$(or $(OUTPUT),.clusterbox/costs/report.html)'
+
 synth: setup ## synthesize every environment, with every rule and CDK's own validation
 	@clusterbox synth --all --rules --validation
 
@@ -81,8 +86,13 @@ lint: setup
 types: setup
 	@mypy
 
-test: setup ## run the whole test suite
+test: setup slurm ## run the whole test suite
 	@pytest
+
+SLURM_PACKAGES := mariadb-server munge slurm-client slurmctld slurmd slurmdbd
+slurm: ## install Slurm where this user may; elsewhere the tests that need it are skipped
+	@if [[ $$(id -u) = 0 ]] && command -v apt-get >/dev/null && ! PATH="$$PATH:/usr/sbin" command -v slurmctld >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $(SLURM_PACKAGES) >/dev/null || true; fi
 
 changed-environments: $(VENV_READY) ## list the environments that changed since BASE=origin/main
 	@$(if $(OUTPUT),mkdir -p '$(dir $(OUTPUT))')
@@ -102,7 +112,7 @@ lock: $(VENV_READY) ## compile the lock files again from pyproject.toml and pack
 	@npm install --package-lock-only --ignore-scripts
 
 clean: ## remove what setup and runs made; an embedded account that still runs is stopped first
-	@if [ -x $(BIN)/clusterbox ]; then clusterbox embedded down --all; fi
+	@if [ -x $(BIN)/clusterbox ]; then clusterbox embedded slurm down --all; clusterbox embedded down --all; fi
 	rm -rf $(VENV) .venv-pcluster node_modules .cache .clusterbox cdk.out
 
 $(VENV_READY): requirements.txt requirements-dev.txt pyproject.toml

@@ -1,4 +1,4 @@
-"""`clusterbox embedded`."""
+"""`clusterbox embedded`: AWS accounts and Slurm clusters on this machine."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from clusterbox.cli import embedded_slurm
 from clusterbox.cli.tables import FORMATS, render_table
 
 COLUMNS = ("environment", "account", "region", "port", "pid")
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     env = actions.add_parser("env", help="print the variables that reach an account")
     env.add_argument("environment")
     env.set_defaults(run=_env)
+    embedded_slurm.add_action(actions, command)
     parser.epilog = f'example: eval "$(clusterbox {command} env ws-dev)"; aws ec2 describe-vpcs'
 
 

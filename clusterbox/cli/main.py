@@ -27,7 +27,7 @@ COMMANDS = {
     "environments": ("changed", "list environments, and which of them a change touches"),
     "post": ("post", "write the comment of a review, or update it"),
     "costs": ("costs", "prices and estimates of what a site costs"),
-    "embedded": ("embedded", "the embedded AWS accounts on this machine"),
+    "embedded": ("embedded", "AWS accounts and Slurm clusters on this machine"),
 }
 
 
