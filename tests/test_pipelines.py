@@ -60,7 +60,7 @@ USES = [
 
 
 def test_there_is_something_to_test() -> None:
-    assert len(WORKFLOWS) == 2
+    assert len(WORKFLOWS) == 3
     assert len(list(commands())) >= 13
     assert len(USES) >= 9
 
@@ -79,7 +79,8 @@ def test_every_command_is_a_target_of_the_makefile(job: str, command: str) -> No
 def test_both_platforms_do_the_same(jobs: dict[str, dict[str, Any]]) -> None:
     lines = [command for job, command in commands() if job in jobs]
     targets = {found[1] for line in lines if (found := _CALL.match(line))}
-    assert {"check", "validate", "review", "post", "changed-environments", "deploy"} <= targets
+    both = {"check", "validate", "review", "post", "changed-environments", "deploy", "cost-report"}
+    assert both <= targets
 
 
 @pytest.mark.parametrize(("action", "commit", "comment"), USES)
@@ -105,8 +106,9 @@ def test_a_workflow_gives_no_permission_to_all_its_jobs(path: Path) -> None:
     assert all("permissions" in job for job in read(path)["jobs"].values())
 
 
-def test_only_the_posting_job_writes_and_only_the_deploying_job_has_an_identity() -> None:
+def test_only_the_posting_job_writes_and_only_what_deploys_or_reports_has_an_identity() -> None:
     assert {name: job["permissions"] for name, job in GITHUB_JOBS.items()} == {
+        "costs/report": {"contents": "read", "id-token": "write"},
         "deploy/changed": {"contents": "read"},
         "deploy/check": {"contents": "read"},
         "deploy/deploy": {"contents": "read", "id-token": "write"},
@@ -120,12 +122,21 @@ def test_only_the_posting_job_writes_and_only_the_deploying_job_has_an_identity(
 def test_a_pull_request_runs_without_secrets_and_in_its_own_context() -> None:
     triggers = {path.stem: list(read(path)["on"]) for path in WORKFLOWS}
     # pull_request_target and workflow_run would give a fork's code the rights of this repository.
-    assert triggers == {"deploy": ["push"], "review": ["pull_request"]}
+    assert triggers == {"costs": ["schedule"], "deploy": ["push"], "review": ["pull_request"]}
     text = (ROOT / ".github" / "workflows" / "review.yml").read_text(encoding="utf-8")
     assert "secrets" not in text
     assert "configure-aws-credentials" not in text
     assert re.findall(r"github\.token", text) == ["github.token"]
     assert "github.token" in str(GITHUB_JOBS["review/post"])
+
+
+def test_githubs_posting_job_runs_what_is_merged_already() -> None:
+    (checkout,) = [
+        step
+        for step in GITHUB_JOBS["review/post"]["steps"]
+        if "actions/checkout@" in step.get("uses", "")
+    ]
+    assert checkout["with"]["ref"] == "${{ github.event.pull_request.base.sha }}"
 
 
 def test_a_pull_request_from_a_fork_is_not_commented_on() -> None:
@@ -186,9 +197,29 @@ def test_gitlabs_posting_job_has_the_token_and_nothing_else() -> None:
     assert "AWS" not in str(GITLAB_JOBS["post"])
 
 
-def test_only_gitlabs_deploying_job_has_an_identity() -> None:
-    assert {name for name, job in GITLAB_JOBS.items() if "id_tokens" in job} == {".deploy"}
-    assert {name for name, job in GITLAB_JOBS.items() if "AWS_ROLE_ARN" in str(job)} == {".deploy"}
+def test_only_gitlabs_deploying_and_reporting_jobs_have_an_identity() -> None:
+    expected = {
+        ".deploy": "$CLUSTERBOX_DEPLOY_ROLE_ARN",
+        "cost-report": "$CLUSTERBOX_COST_REPORT_ROLE_ARN",
+    }
+    assert {name for name, job in GITLAB_JOBS.items() if "id_tokens" in job} == set(expected)
+    roles = {
+        name: job["variables"]["AWS_ROLE_ARN"]
+        for name, job in GITLAB_JOBS.items()
+        if "AWS_ROLE_ARN" in str(job)
+    }
+    assert roles == expected
+
+
+def test_a_schedule_reports_and_does_nothing_else() -> None:
+    source = '$CI_PIPELINE_SOURCE == "schedule" && $CLUSTERBOX_COST_REPORT_ENVIRONMENT'
+    assert GITLAB_JOBS["cost-report"]["rules"] == [{"if": source}]
+    for name, job in GITLAB_JOBS.items():
+        # A job without rules runs in every pipeline; those that start with a dot run in none.
+        if name != "cost-report" and not name.startswith("."):
+            conditions = [rule["if"] for rule in job["rules"]]
+            assert conditions, name
+            assert not any('== "schedule"' in condition for condition in conditions), name
 
 
 def test_gitlab_deploys_by_hand_from_the_default_branch() -> None:

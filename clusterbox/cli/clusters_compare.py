@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 COLUMNS = ("effect", "parameter", "old", "new", "policy", "now", "first", "note")
 _VALUE_CHARACTERS = 40
 # What a composed configuration is made of.
-_SOURCES = ("environments", "cluster_configs", "ami")
 
 
 def add_action(actions: argparse._SubParsersAction[Any]) -> None:
@@ -86,11 +84,43 @@ def _read_pair(
         raise InputError("compare takes one cluster's name with --base-ref")
     if root is None:
         raise InputError("--base-ref compares a cluster of a clusterbox repository; run it in one")
-    name = options.base
-    base, head = _find_at(root, options.base_ref, name), _find(root, name)
-    if base is None and head is None:
-        raise InputError(f"there is no cluster {name}, neither here nor at {options.base_ref}")
-    return name, base, head
+    return _find_pair(options.base, options.base_ref, root)
+
+
+def _find_pair(
+    name: str, ref: str, root: Path
+) -> tuple[str, Mapping[str, Any] | None, Mapping[str, Any] | None]:
+    """Return a cluster as `ENVIRONMENT/NAME`, with its configurations at a commit and here."""
+    from clusterbox.review.revisions import export_commit
+
+    with tempfile.TemporaryDirectory(prefix="clusterbox-") as folder:
+        exported = export_commit(root, ref, Path(folder))
+        if not (exported / "environments").is_dir():
+            raise InputError(f"{ref} has no clusterbox repository: it lacks environments/")
+        try:
+            before = _find(exported, name)
+        except ProblemsError as error:
+            raise InputError(f"at {ref}: {error}") from error
+    after = _find(root, name)
+    keys = sorted({*before, *after})
+    if not keys:
+        raise InputError(f"there is no cluster {name}, neither here nor at {ref}")
+    if len(keys) > 1:
+        raise InputError(f"several environments have a cluster {name}; name one: {', '.join(keys)}")
+    return keys[0], before.get(keys[0]), after.get(keys[0])
+
+
+def _find(root: Path, name: str) -> dict[str, Mapping[str, Any]]:
+    """Return the configurations of the clusters of a name, or of one as `ENVIRONMENT/NAME`."""
+    from clusterbox.clusters.composed import compose_repository
+
+    return {
+        key: cluster.configuration
+        for cluster in compose_repository(root).values()
+        if cluster.environment is not None
+        for key in [f"{cluster.environment.name}/{cluster.name}"]
+        if name in (key, cluster.name)
+    }
 
 
 def _read(text: str, root: Path | None) -> tuple[str, Mapping[str, Any]]:
@@ -111,38 +141,6 @@ def _read(text: str, root: Path | None) -> tuple[str, Mapping[str, Any]]:
     if root is None:
         raise InputError(f"{text}: there is no such file, and here is no clusterbox repository")
     return text, compose_repository(root, [text])[text].configuration
-
-
-def _find(root: Path, name: str) -> Mapping[str, Any] | None:
-    from clusterbox.clusters.composed import compose_repository
-
-    cluster = compose_repository(root).get(name)
-    return cluster.configuration if cluster else None
-
-
-def _find_at(root: Path, ref: str, name: str) -> Mapping[str, Any] | None:
-    """Return a cluster's configuration as it is at a git commit; the work tree is not touched."""
-    with tempfile.TemporaryDirectory(prefix="clusterbox-") as folder:
-        listed = _git(root, "ls-tree", "--name-only", f"{ref}^{{commit}}", ref=ref)
-        sources = [name for name in listed.decode().split() if name in _SOURCES]
-        if "environments" not in sources:
-            raise InputError(f"{ref} has no clusterbox repository: it lacks environments/")
-        archive = _git(root, "archive", "--format=tar", f"{ref}^{{commit}}", *sources, ref=ref)
-        subprocess.run(["tar", "-x", "-C", folder], input=archive, check=True)
-        try:
-            return _find(Path(folder), name)
-        except ProblemsError as error:
-            raise InputError(f"at {ref}: {error}") from error
-
-
-def _git(root: Path, *words: str, ref: str) -> bytes:
-    if ref.startswith("-"):
-        raise InputError(f"{ref} is not a git commit")
-    done = subprocess.run(["git", *words], cwd=root, capture_output=True)
-    if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip()
-        raise InputError(f"git cannot read {ref}: {said}; fetch it, or name another commit")
-    return done.stdout
 
 
 def _render(comparison: Comparison, form: str) -> str:

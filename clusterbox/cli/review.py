@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from clusterbox.review.review import Review
 
 FORMATS = ("markdown", "json", "html")
+# Less would not hold a verdict and the note that the rest was left out.
+LEAST_LIMIT = 500
 FAILURES = ("widening", "data", "replaces", "stops", "refused")
 
 
@@ -52,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
 
 def _run(options: argparse.Namespace, root: Path) -> int:
     from clusterbox.cli.steps import ShownProgress
+    from clusterbox.errors import InputError
     from clusterbox.review.comment import render_comment
     from clusterbox.review.consequences import Severity, find_consequences
     from clusterbox.review.page import render_page
@@ -59,6 +62,8 @@ def _run(options: argparse.Namespace, root: Path) -> int:
     from clusterbox.review.review import FleetState, review_change
     from clusterbox.review.revisions import Cache
 
+    if options.limit is not None and options.limit < LEAST_LIMIT:
+        raise InputError(f"--limit must be at least {LEAST_LIMIT} characters, not {options.limit}")
     review = review_change(
         root,
         options.base,
@@ -81,23 +86,27 @@ def _run(options: argparse.Namespace, root: Path) -> int:
     if options.post:
         _post(options.post, review)
     failing = {
-        "widening": Severity.WIDENING,
-        "data": Severity.DATA,
-        "replaces": Severity.REPLACE_CLUSTER,
-        "stops": Severity.STOP,
-        "refused": Severity.REFUSED,
+        "widening": {Severity.WIDENING, Severity.GRANT},
+        "data": {Severity.DATA},
+        "replaces": {Severity.REPLACE_CLUSTER},
+        "stops": {Severity.STOP},
+        "refused": {Severity.REFUSED},
     }
     severities = {item.severity for item in find_consequences(review)}
     if Severity.BROKEN in severities:
         sys.stderr.write("clusterbox: the change cannot be deployed; the review says why\n")
         return 2
-    failed = [word for word in options.fail_on if failing[word] in severities]
+    failed = [word for word in options.fail_on if failing[word] & severities]
     if failed:
         sys.stderr.write(f"clusterbox: the change has what --fail-on names: {', '.join(failed)}\n")
     return 1 if failed else 0
 
 
 def _write(path: Path, content: str) -> None:
+    if path.exists() and not path.is_file():
+        # A device or a pipe, such as /dev/stdout, is written to; it must not be replaced.
+        path.write_text(content, encoding="utf-8")
+        return
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         beside.write_text(content, encoding="utf-8")

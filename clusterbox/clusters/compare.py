@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from clusterbox.clusters.older_schemas import explain_removed
 from clusterbox.clusters.process import ask_library
+from clusterbox.clusters.removed_storage import describe_fate, find_mount
 from clusterbox.clusters.update_policies import Need, Verdict, find_policy
 from clusterbox.errors import Problem
 from clusterbox.pcluster import Pcluster
@@ -83,56 +85,71 @@ def compare_clusters(
     """Return the comparison of each cluster's old and new configuration.
 
     None stands for a cluster that was added or removed. One process judges them all: it takes
-    about 2 s to start and some 0.1 s for each cluster; equal pairs do not start it. `note` is told
-    each cluster when it is done. Raises PclusterError when the process fails.
+    about 2 s to start and some 0.1 s for each cluster; equal pairs do not start it. A key may be
+    `ENVIRONMENT/CLUSTER`; steps then name both as commands do. `note` is told each key when it is
+    done. Raises PclusterError when the process fails.
     """
     asked: dict[str, dict[str, Any]] = {}
     known: dict[str, Comparison] = {}
-    for cluster, (base, head) in pairs.items():
+    for key, (base, head) in pairs.items():
         if base is None or head is None:
-            known[cluster] = _added_or_removed(cluster, added=base is None)
+            known[key] = _added_or_removed(key, added=base is None)
         elif base == head:
-            known[cluster] = _unchanged(cluster)
+            known[key] = _unchanged(_name(key))
         else:
-            asked[cluster] = {
+            asked[key] = {
                 "base": base,
                 "head": head,
                 "fleet": fleet_running,
                 "login": login_running,
             }
     answers = ask_library(pcluster, "compare", asked, note) if asked else {}
-    for cluster, answer in answers.items():
-        known[cluster] = _comparison(
-            cluster, answer, fleet_running=fleet_running, login_running=login_running
+    for key, answer in answers.items():
+        known[key] = _comparison(
+            _name(key),
+            asked[key],
+            answer,
+            fleet_running=fleet_running,
+            login_running=login_running,
         )
-    return {cluster: known[cluster] for cluster in pairs}
+    return {key: known[key] for key in pairs}
+
+
+def _name(key: str) -> str:
+    return key.rpartition("/")[2]
 
 
 def _unchanged(cluster: str) -> Comparison:
     return Comparison(cluster, Verdict.UNCHANGED, True, (), (), "Running jobs go on.")
 
 
-def _added_or_removed(cluster: str, *, added: bool) -> Comparison:
+def _added_or_removed(key: str, *, added: bool) -> Comparison:
+    environment, _, name = key.rpartition("/")
     if added:
         return Comparison(
-            cluster, Verdict.ADDED, True, (), (), "A new cluster: no job runs on it yet."
+            name, Verdict.ADDED, True, (), (), "A new cluster: no job runs on it yet."
         )
     return Comparison(
-        cluster,
+        name,
         Verdict.REMOVED,
         True,
         (),
-        (f"End the cluster with `clusterbox destroy ENV --cluster {cluster}`",),
+        (f"End the cluster with `clusterbox destroy {environment or 'ENV'} --cluster {name}`",),
         "The cluster goes on running, and costing, until it is destroyed: its jobs end then.",
     )
 
 
 def _comparison(
-    cluster: str, answer: Mapping[str, Any], *, fleet_running: bool, login_running: bool
+    cluster: str,
+    asked: Mapping[str, Any],
+    answer: Mapping[str, Any],
+    *,
+    fleet_running: bool,
+    login_running: bool,
 ) -> Comparison:
     """Return the comparison of one cluster from the library's answer."""
     if "problems" in answer:
-        return _refused(cluster, answer["problems"])
+        return _refused(cluster, asked, answer["problems"])
     if not answer["changes"]:
         return _unchanged(cluster)
     running = answer["running"]
@@ -156,16 +173,21 @@ def _comparison(
     )
 
 
-def _refused(cluster: str, problems: Mapping[str, Sequence[tuple[Location, str]]]) -> Comparison:
+def _refused(
+    cluster: str,
+    asked: Mapping[str, Any],
+    problems: Mapping[str, Sequence[tuple[Location, str]]],
+) -> Comparison:
     sides = {"base": "the old configuration", "head": "the new configuration"}
-    found = tuple(
-        Problem(f"{cluster}, {sides[side]}", render_path(location), message)
-        for side, refused in problems.items()
-        for location, message in refused
-    )
-    return Comparison(
-        cluster, Verdict.UNKNOWN, False, (), (), "Not known: the schema refuses it.", found
-    )
+    found = []
+    for side, refused in problems.items():
+        for location, message in refused:
+            path = render_path(location)
+            older = explain_removed(path, message, asked[side])
+            text = " ".join(filter(None, (message, older)))
+            found.append(Problem(f"{cluster}, {sides[side]}", path, text))
+    why = "Not known: the schema refuses it."
+    return Comparison(cluster, Verdict.UNKNOWN, False, (), (), why, tuple(found))
 
 
 def _change(item: Mapping[str, Any], strategy: str, state: Mapping[str, Any]) -> Change:
@@ -182,7 +204,7 @@ def _change(item: Mapping[str, Any], strategy: str, state: Mapping[str, Any]) ->
         verdict=(
             Verdict.UNCHANGED if item["note"] == "ignored" else _verdict(item["needs"], strategy)
         ),
-        note=_note(item),
+        note="; ".join(filter(None, (_note(item), _fate(item)))) or None,
     )
 
 
@@ -231,6 +253,10 @@ def _note(item: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _fate(item: Mapping[str, Any]) -> str | None:
+    return describe_fate(".".join(item["path"]), item["old"], item["new"])
+
+
 def _steps(
     cluster: str, answer: Mapping[str, Any], state: Mapping[str, Any], changes: Sequence[Change]
 ) -> tuple[str, ...]:
@@ -274,9 +300,17 @@ def _steps_without_update(changes: Sequence[Change]) -> tuple[str, ...]:
 def _jobs(
     verdict: Verdict, changes: Sequence[Change], answer: Mapping[str, Any], *, fleet_running: bool
 ) -> str:
-    """Return what running jobs notice, in one or two sentences."""
+    """Return what running jobs notice, and which files are deleted, in a few sentences."""
     if verdict is Verdict.REPLACES:
         return "This cluster cannot be changed so: its jobs go on as they are, on the old one."
+    fates = [describe_fate(change.path, change.old, change.new) for change in changes]
+    noticed = _noticed(verdict, changes, answer, fleet_running=fleet_running)
+    return " ".join([noticed, *(f"{fate}." for fate in fates if fate is not None)])
+
+
+def _noticed(
+    verdict: Verdict, changes: Sequence[Change], answer: Mapping[str, Any], *, fleet_running: bool
+) -> str:
     if not fleet_running:
         return "No job runs while the compute fleet is stopped."
     logged_out = f"Users on the login nodes {', '.join(answer['pools'])} are logged out."
@@ -301,9 +335,8 @@ def _jobs(
         sentences.append("Running jobs go on.")
     if loses_login:
         sentences.append(logged_out)
-    for change in changes:
-        if change.path.startswith("SharedStorage[") and change.new is None:
-            sentences.append(f"Jobs that use {change.old.get('MountDir')} lose it.")
+    mounts = [find_mount(change.path, change.old, change.new) for change in changes]
+    sentences += [f"Jobs that use {mount} lose it." for mount in mounts if mount is not None]
     updated = [change for change in changes if change.verdict is not Verdict.UNCHANGED]
     if any(change.path.startswith("Scheduling.") for change in updated):
         sentences.append("Slurm's controller restarts: its commands fail for some seconds.")

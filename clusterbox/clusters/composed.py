@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,8 @@ def read_native(path: Path) -> ComposedCluster:
     """Return the cluster of a native ParallelCluster configuration, named after its file.
 
     Nothing is resolved: a `${...}` in it is a text like any other. Raises InputError when the file
-    is not one strict YAML mapping, with what to do when it is one of ParallelCluster 2.x.
+    is not one strict YAML mapping, with what to do when it is one of ParallelCluster 2.x, and
+    ProblemsError with the dates in it that are not in quotes.
     """
     try:
         file = read_yaml(path)
@@ -125,7 +127,27 @@ def read_native(path: Path) -> ComposedCluster:
         if older is None:
             raise
         raise InputError(f"{path}: {older}") from error
+    problems = [
+        file.problem(location, "must be text, a number, true or false; put it in quotes", found)
+        for location, found in _dates(file.data, ())
+    ]
+    if problems:
+        raise ProblemsError(problems)
     return ComposedCluster(path.stem, file, file.data)
+
+
+def _dates(data: Any, location: Location) -> Iterator[tuple[Location, date]]:
+    """Yield what YAML reads as a date, as a value or as a key: no key of ParallelCluster is one."""
+    if isinstance(data, date):
+        yield location, data
+    elif isinstance(data, Mapping):
+        for key, value in data.items():
+            if isinstance(key, date):
+                yield (*location, str(key)), key
+            yield from _dates(value, (*location, str(key)))
+    elif isinstance(data, list):
+        for index, item in enumerate(data):
+            yield from _dates(item, (*location, index))
 
 
 def select(

@@ -25,7 +25,8 @@ Found = tuple[Location, str]
 Configuration = Mapping[str, Any]
 
 _BROAD_POLICIES = {"AdministratorAccess", "IAMFullAccess", "PowerUserAccess"}
-_EVERYWHERE = {"0.0.0.0/0", "::/0"}
+_EVERY_ADDRESS = "0.0.0.0/0"
+_EVERYWHERE = {_EVERY_ADDRESS, "::/0"}
 # The section of each storage type that ParallelCluster can make, and the key of an existing one.
 _MADE_STORAGE = {
     "Ebs": ("EbsSettings", "VolumeId"),
@@ -120,15 +121,26 @@ def find_overlapping_mounts(configuration: Configuration) -> Iterator[Found]:
 
 
 def find_ssh_from_anywhere(configuration: Configuration) -> Iterator[Found]:
-    """Yield nodes whose port 22 is open to every address."""
-    for node in (section(configuration, "HeadNode"), *pools(configuration)):
+    """Yield nodes whose port 22 is open to every address.
+
+    Login pools take the AllowedIps of the head node where they have none of their own
+    (`SlurmClusterConfig`).
+    """
+    head = section(configuration, "HeadNode")
+    default = head.at("Ssh", "AllowedIps") or _EVERY_ADDRESS
+    for node in (head, *pools(configuration)):
         where = node.where("Ssh", "AllowedIps")
         allowed = node.at("Ssh", "AllowedIps")
         if str(allowed) in _EVERYWHERE:
             yield where, f"Port 22 is open to every address: {allowed}."
         # With SecurityGroups ParallelCluster makes no group, and AllowedIps has no effect.
-        elif node.content and allowed is None and not node.at("Networking", "SecurityGroups"):
-            yield where, "Port 22 is open to every address: AllowedIps is 0.0.0.0/0 by default."
+        elif (
+            node.content
+            and allowed is None
+            and str(default) in _EVERYWHERE
+            and not node.at("Networking", "SecurityGroups")
+        ):
+            yield where, f"Port 22 is open to every address: AllowedIps is {default} by default."
 
 
 def find_broad_permissions(configuration: Configuration) -> Iterator[Found]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -15,11 +14,15 @@ from clusterbox.clusters.older_schemas import explain_removed
 from clusterbox.clusters.process import ask_library
 from clusterbox.clusters.rules import find_rule_findings
 from clusterbox.pcluster import Pcluster
-from clusterbox.site.yaml_file import render_path
+from clusterbox.site.yaml_file import render_path, value_at
 
 _LEVELS = list(Level)
 # A native configuration does not say what its cluster is called.
 _NAME_OF_NOBODY = "cluster"
+_REFERENCE_IN_NATIVE = (
+    "Only an environment resolves references: validate the cluster by its name instead of this file,"
+    " or the output of `clusterbox clusters compose NAME`."
+)
 _NAME_UNKNOWN = ("ClusterNameValidator", "the name of the cluster, which is given when it is made")
 
 
@@ -49,11 +52,11 @@ def _as_delivered(cluster: ComposedCluster) -> Any:
     """Return the configuration as it reaches ParallelCluster.
 
     That of a site is a property of a stack, and CloudFormation delivers numbers and truth values as
-    texts. A native one comes from YAML as it is; a date in it is no JSON, and no value of any key.
+    texts. A native one comes from YAML as it is.
     """
     if cluster.environment is not None:
         return _as_texts(cluster.configuration)
-    return json.loads(json.dumps(cluster.configuration, default=str))
+    return cluster.configuration
 
 
 def _as_texts(data: Any) -> Any:
@@ -84,6 +87,8 @@ def _finding(key: str, cluster: ComposedCluster, item: Mapping[str, Any]) -> Fin
     advice = None
     if rule == "Schema":
         advice = explain_removed(render_path(location), message, cluster.configuration)
+        if cluster.environment is None and "${" in str(value_at(cluster.configuration, location)):
+            advice = _REFERENCE_IN_NATIVE
     return Finding(
         cluster=key,
         level=Level(item["level"]),

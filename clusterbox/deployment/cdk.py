@@ -196,12 +196,14 @@ def synthesize(
     rules: bool = False,
     validation: bool = False,
     installed: Path | None = None,
+    home: Path | None = None,
 ) -> Assembly:
     """Run the app in a process of its own and return its assembly.
 
     `rules` runs cdk-nag's packs, `validation` CDK's own CloudFormation rules. The process sees no
     AWS setting at all, which keeps synth hermetic, and writes nothing but the assembly. An exported
     commit has no libraries of its own: `installed` is then the repository whose Node is used.
+    With `home` jsii and the CDK keep their caches there, and not in the user's home.
     Raises InputError with what the app says about bad files, and CdkError when it fails otherwise.
     """
     process_environment = {
@@ -214,6 +216,8 @@ def synthesize(
         "JSII_NODE": str(node(installed or root)),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
+    if home is not None:
+        process_environment["HOME"] = str(home)
     done = subprocess.run(
         [sys.executable, "app.py"],
         cwd=root,

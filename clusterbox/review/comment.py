@@ -21,6 +21,7 @@ _SIGNS = {
     Severity.UPDATE: "🔵",
     Severity.DRAIN: "🟡",
     Severity.REPLACE: "🟠",
+    Severity.GRANT: "🟠",
 }
 
 
@@ -48,10 +49,10 @@ def _parts(review: Review) -> Iterator[_Part]:
     consequences = find_consequences(review)
     first, *others = consequences
     sign = _SIGNS.get(first.severity, "🔴")
-    yield _Part(f"## {sign} {text(first.sentence)}")
+    yield _Part(f"## {sign} {text(redact(first.sentence))}")
     if others:
         shown = [
-            f"- {_SIGNS.get(item.severity, '🔴')} {text(item.sentence)}"
+            f"- {_SIGNS.get(item.severity, '🔴')} {text(redact(item.sentence))}"
             for item in others[:_SHOWN_CONSEQUENCES]
         ]
         left = len(others) - _SHOWN_CONSEQUENCES
@@ -172,7 +173,7 @@ def _security_parts(review: EnvironmentReview) -> Iterator[_Part]:
     wider = [item for item in review.security if item.kind == "widening"]
     others = [item for item in review.security if item.kind != "widening"]
     yield _Part("### Security")
-    new = review.change == "added"
+    new = review.change in ("added", "moved")
     if wider:
         lines = [f"- 🔺 {text(redact(item.sentence))} ({code(item.stack)})" for item in wider]
         title = f"{plural(len(wider), 'grant')} of the new environment"
@@ -246,6 +247,14 @@ def _cost_parts(review: EnvironmentReview) -> Iterator[_Part]:
         for part in (*cost.parts, cost.total)
     ]
     columns = ["USD/month", "idle", "after", "±", "worst case", "after", "±"]
+    if not cost.changes:
+        total = cost.total
+        yield _Part(
+            f"### Cost\n\nAs before: {_usd(total.idle_after)} USD a month when idle, "
+            f"{_usd(total.worst_after)} in the worst case, beside what is not priced.",
+            6,
+        )
+        return
     yield _Part(
         "### Cost\n\n"
         + table(columns, rows, right=range(1, 7))
@@ -294,7 +303,7 @@ def _images(review: EnvironmentReview) -> str:
             code(item.image),
             code(item.base.ami) if item.base else "",
             code(item.head.ami) if item.head else "",
-            text(item.head.origin) if item.head else "removed from the lock",
+            text(redact(item.head.origin)) if item.head else "removed from the lock",
             code(item.head.parent) if item.head and item.head.parent else "",
             text(item.head.parallelcluster_version or "") if item.head else "",
             ", ".join(map(code, item.used_by)) or "nothing",
@@ -332,7 +341,7 @@ def _fit(parts: Sequence[_Part], limit: int | None) -> str:
         return joined()
     notice = (
         f"_Some parts were left out: a comment may have {limit:,} characters. "
-        "The whole review is in the output of the job._"
+        "`clusterbox review` without `--limit` writes the whole one._"
     )
     # The least important first, and of those the longest, so that few are left out.
     order = sorted(range(len(parts)), key=lambda i: (parts[i].weight, -len(parts[i].text)))
@@ -344,7 +353,7 @@ def _fit(parts: Sequence[_Part], limit: int | None) -> str:
     whole = joined()
     if len(whole) > limit:
         tail = f"\n\n{notice}\n"
-        cut = whole[: limit - len(tail)]
+        cut = whole[: max(limit - len(tail), 0)]
         whole = cut[: cut.rfind("\n")] + tail
     return whole
 

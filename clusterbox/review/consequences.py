@@ -8,9 +8,10 @@ from enum import IntEnum
 
 from clusterbox.clusters.compare import Verdict
 from clusterbox.clusters.findings import Level
+from clusterbox.review.changes import Grade
 from clusterbox.review.markup import plural
 from clusterbox.review.review import ClusterReview, EnvironmentReview, Review
-from clusterbox.review.stacks import Impact
+from clusterbox.review.stacks import Impact, StackChange
 
 
 class Severity(IntEnum):
@@ -21,12 +22,13 @@ class Severity(IntEnum):
     UPDATE = 2
     DRAIN = 3
     REPLACE = 4
-    STOP = 5
-    REPLACE_CLUSTER = 6
-    WIDENING = 7
-    REFUSED = 8
-    DATA = 9
-    BROKEN = 10
+    GRANT = 5
+    STOP = 6
+    REPLACE_CLUSTER = 7
+    WIDENING = 8
+    REFUSED = 9
+    DATA = 10
+    BROKEN = 11
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Consequence:
 def find_consequences(review: Review) -> list[Consequence]:
     """Return what the change leads to, worst first; one that says so when there is nothing."""
     found = [item for environment in review.environments for item in _of(environment)]
-    found.sort(key=lambda item: -item.severity)
+    found.sort(key=lambda item: -item.severity)  # stable: within one, as `_of` orders them
     return found or [Consequence(Severity.NONE, "Nothing changes in AWS.")]
 
 
@@ -59,27 +61,69 @@ def _of(review: EnvironmentReview) -> Iterator[Consequence]:
         yield Consequence(
             Severity.UPDATE, f"{name} is new: {plural(len(review.stacks), 'stack')} to deploy."
         )
-    if review.change == "changed":
-        yield from _of_stacks(review)
-    wider = sum(item.kind == "widening" for item in review.security)
-    if wider and review.change == "changed":
+    elif review.change == "moved":
         yield Consequence(
-            Severity.WIDENING, f"{name}: {plural(wider, 'permission or protection')} becomes wider."
+            Severity.DATA,
+            f"{name} moves from {review.moved_from} to {review.account} in {review.region}: everything "
+            "is made anew there, and empty. What stands in the old place goes on running and costing, "
+            "and nothing manages it any more.",
         )
+    else:
+        yield from _of_stacks(review)
+    for item in review.exports_in_use:
+        yield Consequence(
+            Severity.REFUSED,
+            f"CloudFormation would refuse to update {item.stack}: {', '.join(item.importers)} import "
+            f"what it replaces or removes ({', '.join(item.resources)}).",
+        )
+    yield from _of_security(review)
     for cluster in review.clusters:
         yield from _of_cluster(name, cluster)
 
 
+def _of_security(review: EnvironmentReview) -> Iterator[Consequence]:
+    """Yield the heaviest widening in its own words, and how many there are.
+
+    Where all of them are single grants without a `*` or a new principal, such as that to launch the
+    next image, what happens to jobs is worse, and so it is with the grants of a new stack, such as that
+    of a new cluster. What is made for the first time in its place widens nothing, but for what is
+    alarming anywhere.
+    """
+    wider = [item for item in review.security if item.kind == "widening"]
+    if review.change != "changed":
+        wider = [item for item in wider if item.grade is Grade.ALARM]
+    added = {stack.stack for stack in review.stacks if stack.change is StackChange.ADDED}
+    new = [item for item in wider if item.stack in added and item.grade is not Grade.ALARM]
+    wider = [item for item in wider if item not in new]
+    if new:
+        yield Consequence(
+            Severity.GRANT,
+            f"{review.name}: {plural(len(new), 'grant')} of new stacks "
+            f"({', '.join(sorted({item.stack for item in new}))}).",
+        )
+    if wider:
+        heaviest = min(wider, key=lambda item: item.grade)
+        more = len(wider) - 1
+        others = (
+            f"; and {plural(more, 'other widening')} of permissions or protections" if more else ""
+        )
+        severity = Severity.WIDENING if heaviest.grade <= Grade.PRINCIPAL else Severity.GRANT
+        yield Consequence(severity, f"{review.name}: {heaviest.sentence}{others}.")
+
+
 def _of_stacks(review: EnvironmentReview) -> Iterator[Consequence]:
+    worst = (Impact.DESTROY, Impact.REPLACE, Impact.MAY_REPLACE, Impact.ORPHAN)
     for stack in review.stacks:
-        for resource in stack.losses:
+        for resource in sorted(stack.losses, key=lambda item: worst.index(item.impact)):
             what = {
                 Impact.DESTROY: "is deleted with its data",
                 Impact.REPLACE: "is REPLACED: a new, empty one takes its place",
                 Impact.MAY_REPLACE: "may be replaced by a new, empty one",
                 Impact.ORPHAN: "is given up: it stays in the account and nothing manages it",
             }[resource.impact]
-            yield Consequence(Severity.DATA, f"{resource.type} {resource.path} {what}.")
+            yield Consequence(
+                Severity.DATA, f"{stack.stack}: {resource.type} {resource.path} {what}."
+            )
         replaced = stack.count(Impact.REPLACE, Impact.MAY_REPLACE)
         if replaced:
             yield Consequence(

@@ -51,6 +51,8 @@ def post_comment(
     Raises InputError for missing variables and a body that is too long, ClusterboxError for what
     the platform refuses or where it does not answer within ten minutes.
     """
+    # Platforms drop carriage returns, after which a line could begin with what stood behind one.
+    body = body.replace("\r\n", "\n").replace("\r", " ")
     text = f"{marker(name)}\n{body.removeprefix(marker(name)).lstrip()}"
     if platform == "gitlab":
         # A line that begins with a slash would be a quick action, done with the token's rights.

@@ -20,7 +20,7 @@ def render_json(review: Review) -> str:
     """Return the review as JSON: the consequences first, then all that led to them."""
     document = {
         "consequences": [
-            {"severity": item.severity.name.lower(), "sentence": item.sentence}
+            {"severity": item.severity.name.lower(), "sentence": redact(item.sentence)}
             for item in find_consequences(review)
         ],
         **_plain(review),
@@ -30,7 +30,7 @@ def render_json(review: Review) -> str:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
+        return _plain(value.model_dump(mode="json"))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)

@@ -1,10 +1,28 @@
-"""Take secrets out of text that people and platforms will see."""
+"""Take secrets out of text that people and platforms will see.
+
+Two ways, one behind the other: what the files themselves tell to be a secret, by its name or form, is
+hidden wherever it stands (`find_secrets`, `hide_secrets`); then whatever looks like one in a text
+(`redact`).
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from typing import Any, TypeVar, cast
+
+from clusterbox.clusters.plain_text_secrets import find_plain_text_secrets
+from clusterbox.site.yaml_file import value_at
+
+Item = TypeVar("Item")
 
 HIDDEN = "***"
+
+# A shorter one would be found in other words; where its name stands beside it, `redact` hides it.
+_SHORTEST_SECRET = 6
 
 # What looks like a secret wherever it stands.
 _SECRETS = (
@@ -37,6 +55,46 @@ _PLAIN_VALUES = re.compile(
     r"[\"']?(?:arn:|\$\{|\{\{resolve:|\{|\[|\*\*\*|true\b|false\b|null\b|required\b|optional\b|$)",
     re.I,
 )
+
+
+def find_secrets(documents: Iterable[Any]) -> tuple[str, ...]:
+    """Return the texts that stand in the documents as secrets in plain text, the longest first."""
+    found: set[str] = set()
+    for document in documents:
+        for location, _ in find_plain_text_secrets(document):
+            value = str(value_at(document, location))
+            # An option is told apart from its value: `--password=swordfish`.
+            option, sign, rest = value.partition("=")
+            secret = rest if sign and re.fullmatch(r"-*[\w.-]+", option) else value
+            if len(secret) >= _SHORTEST_SECRET:
+                # Differences of templates show texts as JSON has them.
+                found |= {secret, json.dumps(secret)[1:-1]}
+    return tuple(sorted(found, key=lambda secret: (-len(secret), secret)))
+
+
+def hide_secrets(value: Item, secrets: tuple[str, ...]) -> Item:
+    """Return a value of dataclasses, mappings and sequences in which no text holds a secret."""
+    return cast(Item, _hidden(value, secrets)) if secrets else value
+
+
+def _hidden(value: Any, secrets: tuple[str, ...]) -> Any:
+    if isinstance(value, Enum):
+        return value
+    if isinstance(value, str):
+        for secret in secrets:
+            value = value.replace(secret, HIDDEN)
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {
+            item.name: _hidden(getattr(value, item.name), secrets)
+            for item in dataclasses.fields(value)
+        }
+        return dataclasses.replace(value, **fields)
+    if isinstance(value, Mapping):
+        return {_hidden(key, secrets): _hidden(item, secrets) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_hidden(item, secrets) for item in value)
+    return value
 
 
 def redact(text: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from clusterbox.clusters.compare import Comparison, compare_clusters
 from clusterbox.clusters.composed import ComposedCluster
@@ -22,12 +23,14 @@ from clusterbox.deployment.progress import Progress
 from clusterbox.errors import InputError
 from clusterbox.pcluster import Pcluster
 from clusterbox.review.changes import SecurityChange, sort_changes
+from clusterbox.review.exports import ExportInUse, find_exports_in_use
 from clusterbox.review.inventory_changes import (
     AddressChange,
     ImageChange,
     compare_addresses,
     compare_images,
 )
+from clusterbox.review.redaction import find_secrets, hide_secrets
 from clusterbox.review.revisions import Cache, Revision, find_revisions
 from clusterbox.review.security import security_changes, termination_protection_changes
 from clusterbox.review.snapshot import EnvironmentFiles, Snapshot, list_environments, take_snapshot
@@ -65,8 +68,9 @@ class ClusterReview:
 class EnvironmentReview:
     """What a change does to one environment.
 
-    `change` is `added`, `removed` or `changed`; `problem` says why the head cannot be judged, and
-    `base_problem` why there is nothing to compare it with.
+    `change` is `added`, `removed`, `changed`, or `moved` when it goes to another account or region,
+    where nothing of it is yet; `moved_from` says whence. `problem` says why the head cannot be
+    judged, and `base_problem` why there is nothing to compare it with.
     """
 
     name: str
@@ -81,6 +85,8 @@ class EnvironmentReview:
     images: tuple[ImageChange, ...] = ()
     problem: str | None = None
     base_problem: str | None = None
+    moved_from: str | None = None
+    exports_in_use: tuple[ExportInUse, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -137,7 +143,9 @@ def review_change(
             _review_environment(root, name, *pair, judged.get(name, ()))
             for name, pair in pairs.items()
         )
-    return Review(
+    sides = [snapshot for pair in pairs.values() for snapshot in pair if snapshot is not None]
+    secrets = find_secrets(itertools.chain.from_iterable(map(_documents, sides)))
+    review = Review(
         older.title if older else None,
         newer.title,
         tuple(item for item in environments if not _is_empty(item)),
@@ -149,6 +157,17 @@ def review_change(
         fleet,
         tuple(_find_notes(older, newer)),
     )
+    return hide_secrets(review, secrets)
+
+
+def _documents(snapshot: Snapshot) -> Iterator[Any]:
+    """Yield all data of a snapshot that a change may bring a secret into."""
+    if snapshot.environment is not None:
+        yield snapshot.environment.model_dump(mode="json")
+    for cluster in snapshot.clusters:
+        yield cluster.file.data
+        yield cluster.configuration
+    yield from snapshot.templates.values()
 
 
 def _find_notes(older: Revision | None, newer: Revision) -> Iterator[str]:
@@ -183,19 +202,38 @@ def _review_environment(
         return EnvironmentReview(name, change, account, region, problem=head.problem)
     base_problem = base.problem if base else None
     readable = None if base_problem else base
+    moved_from = _moved_from(readable, head)
+    # In another account or region there is nothing that could be changed: all of it is new.
+    there = None if moved_from else readable
+    change = "moved" if moved_from else change
+    stacks = compare_stacks(there, head, node(root))
     return EnvironmentReview(
         name,
         change,
         account,
         region,
-        compare_stacks(readable, head, node(root)),
-        _compare_security(readable, head),
+        stacks,
+        _compare_security(there, head),
         tuple(clusters),
         _compare_costs(root, readable, head),
         compare_addresses(readable, head),
         compare_images(readable, head),
         base_problem=base_problem,
+        moved_from=moved_from,
+        exports_in_use=find_exports_in_use(
+            there.templates if there else {}, head.templates if head else {}, stacks
+        ),
     )
+
+
+def _moved_from(base: Snapshot | None, head: Snapshot | None) -> str | None:
+    """Return account and region that an environment leaves, or None when it stays where it is."""
+    older = base.environment if base else None
+    newer = head.environment if head else None
+    if older is None or newer is None:
+        return None
+    place = older.account, older.region
+    return None if place == (newer.account, newer.region) else " in ".join(place)
 
 
 def _review_clusters(
@@ -245,11 +283,12 @@ def _review_clusters(
     for key, name in environments.items():
         cluster = key.removeprefix(f"{name}/")
         base, head = pairs[name]
-        older, newer = validations.get(f"{key}@base"), validations.get(f"{key}@head")
+        older = _renamed(validations.get(f"{key}@base"), cluster)
+        newer = _renamed(validations.get(f"{key}@head"), cluster)
         result.setdefault(name, []).append(
             ClusterReview(
                 cluster,
-                _named(comparisons[key], name, cluster),
+                comparisons[key],
                 _minus(newer, older),
                 _minus(older, newer),
                 newer,
@@ -259,16 +298,15 @@ def _review_clusters(
     return result
 
 
-def _named(comparison: Comparison, environment: str, cluster: str) -> Comparison:
-    """Return a comparison whose steps name the cluster and its environment as commands do."""
-    key = f"{environment}/{cluster}"
-    steps = tuple(
-        step.replace(f"ENV --cluster {key}", f"{environment} --cluster {cluster}").replace(
-            key, cluster
-        )
-        for step in comparison.steps
+def _renamed(validation: Validation | None, cluster: str) -> Validation | None:
+    """Return a validation, which was asked for under a key, under the name of its cluster."""
+    if validation is None:
+        return None
+    return Validation(
+        cluster,
+        tuple(replace(item, cluster=cluster) for item in validation.findings),
+        tuple(replace(item, cluster=cluster) for item in validation.not_checked),
     )
-    return replace(comparison, cluster=cluster, steps=steps)
 
 
 def _differ(base: ComposedCluster | None, head: ComposedCluster | None) -> bool:
@@ -339,6 +377,8 @@ def _is_empty(review: EnvironmentReview) -> bool:
         or review.clusters
         or review.images
         or review.addresses
+        # Termination protection is in no template.
+        or review.security
         or review.problem
         or review.base_problem
     )

@@ -1,17 +1,15 @@
 """The two sides of a review as folders: commits are exported, and the working tree is itself.
 
-A commit is exported with `git archive` rather than `git worktree`, which would write into the
+A commit is written with an index of its own rather than with `git worktree`, which would write into the
 repository's own `.git` (docs/adr/0017-review-by-export.md).
 """
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import stat
 import subprocess
-import tarfile
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -131,13 +129,24 @@ def find_revisions(
     return older, Revision("working tree", root, None, len(status.splitlines()))
 
 
-def list_files(folder: Path) -> list[Path]:
+def export_commit(root: Path, ref: str, folder: Path) -> Path:
+    """Export a commit into a folder and return where `root` lies in it.
+
+    Raises InputError when the repository is no git repository, or the ref is unknown.
+    """
+    if _git(root, "rev-parse", "--show-toplevel", check=False) is None:
+        raise InputError(f"{root} is not in a git repository, so there is no commit {ref}")
+    _export(root, _resolve(root, ref), folder)
+    return folder / (_git(root, "rev-parse", "--show-prefix") or "").strip()
+
+
+def list_files(revision: Revision) -> list[Path]:
     """Return the files of a revision, relative to its folder, sorted; ignored ones are not its."""
-    listed = _git(
-        folder, "ls-files", "-z", "--cached", "--others", "--exclude-standard", check=False
-    )
-    if listed is not None and (folder / ".git").exists():
-        names = [Path(name) for name in listed.split("\0") if name]
+    folder = revision.folder
+    if revision.commit is None:
+        # The folder may lie anywhere in its repository: git names what is below it.
+        listed = _git(folder, "ls-files", "-z", "--cached", "--others", "--exclude-standard") or ""
+        names = {Path(name) for name in listed.split("\0") if name}
         return sorted(path for path in names if (folder / path).is_file())
     return sorted(
         path.relative_to(folder)
@@ -159,29 +168,53 @@ def _resolve(root: Path, ref: str) -> str:
 
 
 def _export(root: Path, commit: str, folder: Path) -> None:
+    """Write the files of a commit as a checkout would, with an index of its own.
+
+    `git archive` would leave out what `export-ignore` in .gitattributes names.
+    """
     top = (_git(root, "rev-parse", "--show-toplevel") or "").strip()
-    done = subprocess.run(
-        ["git", "-C", top, "archive", "--format=tar", commit], capture_output=True
-    )
-    if done.returncode != 0:
-        raise ClusterboxError(f"`git archive {commit}` failed: {done.stderr.decode().strip()}")
+    index = folder.with_name(f"{folder.name}.index")
     try:
-        with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-            archive.extractall(folder, filter="data")
-    except tarfile.FilterError as error:
-        raise InputError(f"commit {commit[:10]} cannot be exported: {error}") from error
+        # A sparse checkout would leave out files too.
+        whole = ("-c", "core.sparseCheckout=false")
+        _git(Path(top), *whole, "read-tree", commit, index=index)
+        _git(Path(top), *whole, "checkout-index", "--all", f"--prefix={folder}/", index=index)
+    finally:
+        index.unlink(missing_ok=True)
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not _leads_inside(path, folder.resolve()):
+            raise InputError(
+                f"commit {commit[:10]} cannot be exported: {path.relative_to(folder)} is a link that "
+                "leads out of the repository"
+            )
 
 
-def _git(folder: Path, *words: str, check: bool = True) -> str | None:
+def _leads_inside(link: Path, folder: Path) -> bool:
+    try:
+        return not link.readlink().is_absolute() and link.resolve().is_relative_to(folder)
+    except (OSError, RuntimeError):  # a loop, which leads nowhere
+        return True
+
+
+def _git(folder: Path, *words: str, check: bool = True, index: Path | None = None) -> str | None:
     """Return what git prints, or None when it fails and `check` is off."""
     try:
         # Without optional locks even `git status` leaves the index as it is.
         command = ["git", "--no-optional-locks", "-C", str(folder), *words]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(
+            command,
+            env={**os.environ, "GIT_INDEX_FILE": str(index)} if index else None,
+            capture_output=True,
+            encoding="utf-8",
+            # Names of files are bytes.
+            errors="surrogateescape",
+        )
     except FileNotFoundError as error:
         raise ClusterboxError("git is not installed, and a review needs it") from error
     if done.returncode != 0:
         if check:
-            raise ClusterboxError(f"`git {words[0]}` failed: {done.stderr.strip()}")
+            # A full disk is told of for every file.
+            told = "\n".join(done.stderr.strip().splitlines()[-3:])
+            raise ClusterboxError(f"`git {' '.join(words)}` failed: {told}")
         return None
     return done.stdout

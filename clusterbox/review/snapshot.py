@@ -61,7 +61,7 @@ def list_environments(revision: Revision, installed: Path) -> dict[str, Environm
     common: list[Path] = []
     own: dict[str, Path] = {}
     configs: dict[str, Path] = {}
-    for path in list_files(revision.folder):
+    for path in list_files(revision):
         text = path.as_posix()
         if path.parent.as_posix() == "environments" and path.suffix == ".yaml":
             if not path.name.startswith("."):
@@ -96,8 +96,11 @@ def take_snapshot(files: EnvironmentFiles, cache: Cache, installed: Path) -> Sna
         clusters = compose_environment(folder, files.name)
         budgets = plan_addresses(environment, {item.name: item.file for item in clusters})
 
+        home = cache.folder / "home"
+        home.mkdir(mode=0o700, exist_ok=True)
+
         def synth(entry: Path) -> None:
-            synthesize(folder, files.name, entry, installed=installed)
+            synthesize(folder, files.name, entry, installed=installed, home=home)
 
         assembly = read_assembly(cache.make("assemblies", files.digest, synth))
     except (InputError, CdkError) as error:

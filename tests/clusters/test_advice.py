@@ -88,6 +88,8 @@ def test_every_own_rule_has_advice() -> None:
         ("EfaValidator", "The EC2 instance selected supports enhanced", "Efa.Enabled"),
         ("Schema", "Not a valid integer.", "whole number"),
         ("Schema", "Unknown field.", "spelling"),
+        ("DeletionPolicyValidator", "The DeletionPolicy is set to Retain. The", "Nothing to do"),
+        ("DeletionPolicyValidator", "The DeletionPolicy is set to Delete. The", "to Retain"),
         ("AsyncTimedUrlValidator", "The value 'x' is not a valid URL, choose", "s3://"),
     ],
 )

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +38,10 @@ MANAGED_FSX = {
     "StorageType": "FsxLustre",
     "MountDir": "/lustre",
     "FsxLustreSettings": {"StorageCapacity": 1200},
+}
+COMPRESSED_FSX = {
+    **MANAGED_FSX,
+    "FsxLustreSettings": {"StorageCapacity": 1200, "DataCompressionType": "LZ4"},
 }
 QUEUE = {
     "Name": "new",
@@ -222,6 +228,10 @@ CASES = {
     "mount point changed": Case(
         edited(put("SharedStorage", 0, "MountDir", value="/other")), STOPS, (_STOP, _ZERO)
     ),
+    "setting of a file system removed": Case(
+        WITH_LUSTRE, LIVE, (), edited(add("SharedStorage", item=COMPRESSED_FSX))
+    ),
+    "own file system removed": Case(BASE, DRAINS, (_ZERO,), WITH_LUSTRE),
     "own volume added": Case(edited(add("SharedStorage", item=MANAGED_EBS)), DRAINS, (_ZERO,)),
     "home moved": Case(
         edited(add("SharedStorage", item={**EXISTING_FSX, "MountDir": "/home"})),
@@ -287,6 +297,7 @@ OTHERS = {
         edited(put(*POOL, "InstanceType", value="t3.large"), base=_NO_NODES),
     ),
     "new is broken": (BASE, _BROKEN),
+    "old is of an older schema": (edited(put("Image", "Os", value="alinux2")), BASE),
     "old is broken": (_BROKEN, BASE),
     "a list for a section": (BASE, {**BASE, "Scheduling": ["slurm"]}),
 }
@@ -353,6 +364,15 @@ def test_what_running_jobs_notice_is_said(compared: dict[str, Comparison]) -> No
         "Running jobs go on. Jobs that use /data lose it."
     )
     assert compared["tag"].jobs == "Running jobs go on."
+    assert compared["setting of a file system removed"].jobs == "Running jobs go on."
+
+
+@pytest.mark.integration
+def test_files_that_an_update_deletes_are_told(compared: dict[str, Comparison]) -> None:
+    comparison = compared["own file system removed"]
+    deleted = "ParallelCluster deletes lustre and all files on it, by DeletionPolicy: Delete"
+    assert comparison.jobs.endswith(f"Jobs that use /lustre lose it. {deleted}.")
+    assert comparison.changes[0].note == deleted
 
 
 @pytest.mark.integration
@@ -486,6 +506,45 @@ def test_what_the_schema_refuses_is_a_problem_with_cluster_and_path(
     )
     assert compared["old is broken"].problems[0].file == "old is broken, the old configuration"
     assert compared["a list for a section"].problems[0].path.startswith("Scheduling")
+
+
+@pytest.mark.integration
+def test_what_an_older_schema_had_is_told_with_what_replaces_it(
+    compared: dict[str, Comparison],
+) -> None:
+    (problem,) = compared["old is of an older schema"].problems
+    assert (problem.path, problem.file[-17:]) == ("Image.Os", "old configuration")
+    assert "alinux2 was removed in ParallelCluster 3.16.0: set it to" in problem.message
+
+
+@pytest.mark.integration
+def test_aws_is_not_asked_with_the_caller_s_credentials(root: Path, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    class Aws(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.path)
+            self.send_error(400)
+
+    server = HTTPServer(("127.0.0.1", 0), Aws)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws" / "config").write_text(
+        "[default]\naws_access_key_id = id\naws_secret_access_key = key\n"
+        f"endpoint_url = http://127.0.0.1:{server.server_port}\n"
+    )
+    target = {"CapacityReservationId": "cr-00000000000000001"}
+    reserved = edited(put(*SMALL, "CapacityReservationTarget", value=target))
+    try:
+        comparison = compare_clusters(
+            Pcluster(root / ".venv-pcluster", {**os.environ, "HOME": str(tmp_path)}),
+            {"one": (BASE, reserved)},
+        )["one"]
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert comparison.verdict is DRAINS
+    assert asked == []
 
 
 def test_added_removed_and_equal_clusters_need_no_library(tmp_path: Path) -> None:

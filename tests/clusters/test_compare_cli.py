@@ -96,15 +96,31 @@ def test_added_and_removed_clusters_are_told(
 ) -> None:
     environment = repository / "environments" / "ws-dev.yaml"
     text = environment.read_text("utf-8")
-    line = "  - {name: ws-eco-login, config: eco-login.yaml}\n"
-    environment.write_text(text.replace(line, line.replace("ws-eco-login", "ws-new")), "utf-8")
+    environment.write_text(text.replace("ws-eco-login", "ws-new"), "utf-8")
     words = ["--root", str(repository), "clusters", "compare", "--base-ref", "base"]
     assert main([*words, "ws-new"]) == 0
     assert capsys.readouterr().out == "ws-new: added\njobs: A new cluster: no job runs on it yet.\n"
     assert main([*words, "ws-eco-login"]) == 0
-    assert "clusterbox destroy ENV --cluster ws-eco-login" in capsys.readouterr().out
+    assert "clusterbox destroy ws-dev --cluster ws-eco-login" in capsys.readouterr().out
     assert main([*words, "nobody"]) == 2
     assert "there is no cluster nobody, neither here nor at base" in capsys.readouterr().err
+
+
+def test_a_name_of_two_environments_is_told_apart(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment = repository / "environments" / "sandbox.yaml"
+    text = environment.read_text("utf-8").replace("sandbox-eco", "ws-eco")
+    environment.write_text(text, "utf-8")
+    config = repository / "cluster_configs" / "eco.yaml"
+    config.write_text(config.read_text("utf-8").replace("MaxCount: 3", "MaxCount: 2"), "utf-8")
+    words = ["--root", str(repository), "clusters", "compare", "--base-ref", "base"]
+    assert main([*words, "ws-eco"]) == 2
+    assert "name one: sandbox/ws-eco, ws-dev/ws-eco" in capsys.readouterr().err
+    assert main([*words, "ws-dev/ws-eco"]) == 1
+    said = capsys.readouterr().out
+    assert "ws-eco: terminates nodes" in said
+    assert "ws-dev/ws-eco" not in said
 
 
 @pytest.mark.parametrize(
@@ -112,8 +128,8 @@ def test_added_and_removed_clusters_are_told(
     [
         (["ws-eco"], "compare takes BASE and HEAD"),
         (["ws-eco", "ws-eco", "--base-ref", "base"], "takes one cluster's name with --base-ref"),
-        (["ws-eco", "--base-ref", "nowhere"], "git cannot read nowhere"),
-        (["ws-eco", "--base-ref=--output=x"], "is not a git commit"),
+        (["ws-eco", "--base-ref", "nowhere"], "there is no commit 'nowhere'"),
+        (["ws-eco", "--base-ref=--output=x"], "is not the name of a commit"),
         (["ws-eco", "nobody"], "there is no cluster nobody"),
         (["ws-eco", "missing.yaml"], "missing.yaml: there is no such file"),
         (["ws-eco", "cluster_configs/eco.yaml"], "give the name of the cluster instead"),

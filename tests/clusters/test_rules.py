@@ -13,6 +13,7 @@ from clusterbox.clusters.findings import Finding, Level
 from clusterbox.clusters.plain_text_secrets import find_plain_text_secrets
 from clusterbox.clusters.rules import find_rule_findings, rule_names
 from clusterbox.clusters.sections import architecture, has_nvidia_gpus
+from clusterbox.errors import ProblemsError
 from tests.clusters.broken import BROKEN, ECO, Broken, break_cluster, edit, parse_path
 
 Clusters = dict[str, ComposedCluster]
@@ -115,6 +116,30 @@ def test_only_general_rules_hold_for_a_cluster_without_a_site(tmp_path: Path) ->
         ("QueueUpdateStrategy", Level.INFO, "Scheduling.SlurmSettings.QueueUpdateStrategy", 8),
         ("LogSettings", Level.INFO, "Monitoring.Logs.CloudWatch", 1),
     ]
+
+
+def test_login_pools_take_the_allowed_addresses_of_the_head_node(tmp_path: Path) -> None:
+    file = tmp_path / "native.yaml"
+    pool = "LoginNodes: {Pools: [{Name: login, InstanceType: t3.medium}]}\n"
+    head = "HeadNode: {Ssh: {AllowedIps: 10.0.0.0/8}}\n"
+    file.write_text(pool + head)
+    assert find_rule_findings(read_native(file)) == []
+    file.write_text(pool)
+    assert [item.path for item in find_rule_findings(read_native(file))] == [
+        "LoginNodes.Pools[0].Ssh.AllowedIps"
+    ]
+
+
+def test_dates_without_quotes_are_refused_as_values_and_as_keys(tmp_path: Path) -> None:
+    file = tmp_path / "native.yaml"
+    file.write_text("Tags:\n  - {Key: until, Value: 2031-05-01}\n2031-05-02: x\n")
+    with pytest.raises(ProblemsError) as caught:
+        read_native(file)
+    assert [(problem.path, problem.line) for problem in caught.value.problems] == [
+        ("Tags[0].Value", 2),
+        ("2031-05-02", 3),
+    ]
+    assert "put it in quotes" in str(caught.value)
 
 
 def test_a_configuration_without_queues_gives_no_remarks_on_missing_sections(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from clusterbox.clusters.template import (
 )
 from clusterbox.errors import InputError, ProblemsError
 from clusterbox.pcluster import Pcluster
-from tests.clusters.comparison_base import edited, put
+from tests.clusters.comparison_base import drop, edited, put
 
 QUEUES = "ComputeFleetQueuesNestedStackQueuesNestedStackResource4C142E85"
 SPOT = ("Scheduling", "SlurmQueues", 1)
@@ -125,6 +126,16 @@ def test_the_command_writes_a_folder_and_tells_what_was_assumed(
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["my-cluster"]
     assert main(words) == 2
     assert "replace it with --force" in capsys.readouterr().err
+
+
+@pytest.mark.integration
+def test_a_configuration_without_a_bucket_uses_parallelcluster_s_own(
+    root: Path, eco: ComposedCluster
+) -> None:
+    configuration = edited(drop("CustomS3Bucket"), base=dict(eco.configuration))
+    made = generate(root, replace(eco, configuration=configuration))
+    assert re.search(r"parallelcluster-[0-9a-f]{16}-v1-do-not-delete", str(made.template))
+    assert not any("parallelcluster-" in reason for reason in made.assumed)
 
 
 def test_nested_stacks_are_named_by_their_resource_and_not_by_a_hash() -> None:

@@ -144,11 +144,33 @@ _OF_SITE: Mapping[str, tuple[str, Callable[[Configuration], None]]] = {
     "small root": ("ws-eco", _small_root),
     "misspelt policy": ("ws-eco", _misspelt_policy),
 }
+
+
+def _short_name_twice(configuration: Configuration) -> None:
+    _queue(configuration)["ComputeResources"][0]["Name"] = "q"
+    configuration["Scheduling"]["SlurmQueues"].append(copy.deepcopy(_queue(configuration)))
+
+
+def _remote_desktop(configuration: Configuration) -> None:
+    configuration["HeadNode"]["Dcv"] = {"Enabled": True}
+    # A login pool of the same type must not draw the finding to the whole file.
+    pool = {"Name": "login", "InstanceType": "t3.medium", "Count": 1}
+    networking = {"Networking": {"SubnetIds": ["subnet-00000001"]}}
+    configuration["LoginNodes"] = {"Pools": [{**pool, **networking}]}
+
+
+def _reference(configuration: Configuration) -> None:
+    configuration["HeadNode"]["Networking"]["SubnetId"] = "${network.compute.a}"
+
+
 _NATIVES: Mapping[str, Callable[[Configuration], None]] = {
     "native": _nothing,
     "native number in tag": _number_in_tag,
     "native placement group": _two_zones_in_placement_group,
     "native reservation": _reservation,
+    "repeated short name": _short_name_twice,
+    "remote desktop": _remote_desktop,
+    "references": _reference,
 }
 
 
@@ -309,6 +331,30 @@ def test_a_size_that_a_known_family_does_not_have_is_refused(
 def test_the_second_of_two_equal_names_is_named(validations: dict[str, Validation]) -> None:
     finding = one(validations["repeated queue"], "DuplicateNameValidator")
     assert finding.path == "Scheduling.SlurmQueues[1].Name"
+
+
+def test_a_short_name_that_a_compute_resource_shares_is_found_at_the_queue(
+    validations: dict[str, Validation],
+) -> None:
+    finding = one(validations["repeated short name"], "DuplicateNameValidator")
+    assert finding.path == "Scheduling.SlurmQueues[1].Name"
+
+
+def test_remote_desktop_without_a_gpu_is_a_remark_on_its_section(
+    validations: dict[str, Validation],
+) -> None:
+    assert ("HeadNode.Dcv", True) in [
+        (path, "GPU" in message)
+        for path, message in found(validations["remote desktop"], "DcvValidator")
+    ]
+
+
+def test_a_reference_in_a_native_configuration_is_told_as_such(
+    validations: dict[str, Validation],
+) -> None:
+    finding = one(validations["references"], "Schema")
+    assert finding.path == "HeadNode.Networking.SubnetId"
+    assert finding.advice.startswith("Only an environment resolves references")
 
 
 def test_a_finding_on_the_root_volume_of_a_queue_stands_at_its_size(

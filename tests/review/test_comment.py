@@ -6,9 +6,10 @@ import pytest
 
 from clusterbox.clusters.compare import Change, Comparison, Verdict
 from clusterbox.clusters.findings import Finding, Level, NotChecked, Validation
-from clusterbox.review.changes import SecurityChange
+from clusterbox.review.changes import Grade, SecurityChange
 from clusterbox.review.comment import render_comment
 from clusterbox.review.consequences import Severity, find_consequences
+from clusterbox.review.exports import ExportInUse
 from clusterbox.review.records import render_json
 from clusterbox.review.review import ClusterReview, EnvironmentReview, FleetState, Review
 from clusterbox.review.stacks import Impact, ResourceDiff, StackChange, StackDiff
@@ -40,8 +41,12 @@ def _finding(level: Level = Level.ERROR, message: str = "is wrong") -> Finding:
     )
 
 
-def _widening(sentence: str = "role r may now s3:*") -> SecurityChange:
-    return SecurityChange("ws-dev-identity", "Role", "r", "widening", "statement added", sentence)
+def _widening(
+    sentence: str = "role r may now s3:*", grade: Grade = Grade.STATEMENT
+) -> SecurityChange:
+    return SecurityChange(
+        "ws-dev-identity", "Role", "r", "widening", "statement added", sentence, grade
+    )
 
 
 def _review(*environments: EnvironmentReview) -> Review:
@@ -49,7 +54,8 @@ def _review(*environments: EnvironmentReview) -> Review:
 
 
 def _environment(**parts: object) -> EnvironmentReview:
-    return EnvironmentReview("ws-dev", "changed", "427491229895", "us-west-2", **parts)  # type: ignore[arg-type]
+    values: dict[str, object] = {"change": "changed", **parts}
+    return EnvironmentReview("ws-dev", account="427491229895", region="us-west-2", **values)  # type: ignore[arg-type]
 
 
 REPLACED = _resource("AWS::EFS::FileSystem", Impact.REPLACE)
@@ -60,12 +66,23 @@ REPLACED = _resource("AWS::EFS::FileSystem", Impact.REPLACE)
     [
         ({"problem": "2 problems"}, Severity.BROKEN, "ws-dev cannot be deployed"),
         ({"stacks": (_stack("s", REPLACED),)}, Severity.DATA, "is REPLACED"),
+        ({"change": "moved", "moved_from": "1 in us-east-1"}, Severity.DATA, "moves from 1 in"),
         (
             {"clusters": (_cluster(Verdict.LIVE, new_findings=(_finding(),)),)},
             Severity.REFUSED,
             "would refuse ws-eco: 1 new finding",
         ),
-        ({"security": (_widening(),)}, Severity.WIDENING, "1 permission or protection"),
+        (
+            {"security": (_widening(grade=Grade.WILDCARD),)},
+            Severity.WIDENING,
+            "role r may now s3:*",
+        ),
+        ({"security": (_widening(),)}, Severity.GRANT, "role r may now s3:*"),
+        (
+            {"exports_in_use": (ExportInUse("s", ("Data",), ("ws-eco",)),)},
+            Severity.REFUSED,
+            "CloudFormation would refuse to update s: ws-eco import",
+        ),
         (
             {"clusters": (_cluster(Verdict.LIVE, versions=("3.15.0", "3.16.1")),)},
             Severity.REPLACE_CLUSTER,
@@ -119,6 +136,44 @@ def test_the_worst_of_several_comes_first() -> None:
 def test_grants_of_a_new_environment_are_no_widening() -> None:
     new = EnvironmentReview("trial", "added", "1", "r", security=(_widening(),))
     assert Severity.WIDENING not in {item.severity for item in find_consequences(_review(new))}
+
+
+def test_what_is_alarming_anywhere_is_a_widening_of_a_new_environment_too() -> None:
+    alarm = _widening("ssh is open to everyone", Grade.ALARM)
+    new = EnvironmentReview("trial", "added", "1", "r", security=(_widening(), alarm))
+    worst = find_consequences(_review(new))[0]
+    assert worst.severity is Severity.WIDENING
+    assert worst.sentence == "trial: ssh is open to everyone."
+
+
+def test_the_heaviest_widening_is_told_in_its_own_words() -> None:
+    lost = _widening("role r has lost its boundary", Grade.ALARM)
+    review = _review(_environment(security=(_widening(), lost, _widening("x"))))
+    assert find_consequences(review)[0].sentence == (
+        "ws-dev: role r has lost its boundary; and 2 other widenings of permissions or protections."
+    )
+
+
+def test_the_loss_of_data_says_in_which_stack() -> None:
+    gone = _resource("AWS::S3::Bucket", Impact.ORPHAN)
+    review = _review(_environment(stacks=(_stack("ws-dev-storage", gone, REPLACED),)))
+    first, second = find_consequences(review)[:2]
+    assert first.sentence.startswith("ws-dev-storage: AWS::EFS::FileSystem ")
+    assert "is REPLACED" in first.sentence
+    assert "is given up" in second.sentence
+
+
+def test_grants_of_a_new_stack_come_below_what_happens_to_jobs() -> None:
+    new = StackDiff("ws-dev", "ws-dev-identity", StackChange.ADDED, (), 0, "x")
+    found = find_consequences(
+        _review(
+            _environment(
+                stacks=(new,), security=(_widening(),), clusters=(_cluster(Verdict.TERMINATES),)
+            )
+        )
+    )
+    assert [item.severity for item in found[:2]] == [Severity.STOP, Severity.GRANT]
+    assert "1 grant of new stacks (ws-dev-identity)" in found[1].sentence
 
 
 def test_what_holds_data_is_listed_apart() -> None:

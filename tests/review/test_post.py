@@ -410,6 +410,59 @@ def test_no_line_of_a_comment_is_a_quick_action_of_gitlab(time: Time) -> None:
         assert server.bodies() == [f"{MARK}\nfound:\n /merge\n```\n /close\n```"]
 
 
+@pytest.mark.parametrize("body", ["x\n\r/close", "x\r\n/close\r\n", "x\r/close", "\r/close"])
+def test_a_carriage_return_hides_no_quick_action(time: Time, body: str) -> None:
+    with serve("gitlab") as server:
+        post(server, time, body)
+        (written,) = server.bodies()
+    assert "\n/" not in written.replace("\r", "")
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["[1]", "[null]", f'[{{"body": "{MARK}", "user": {{"id": 41898282}}}}]', "[" * 100_000, "{}"],
+)
+def test_a_list_that_holds_no_comments_is_told_of(
+    github: PlatformServer, time: Time, body: str
+) -> None:
+    github.answers["GET"] = [Answer(200, body=body)]
+    with pytest.raises(ClusterboxError, match="answer"):
+        post(github, time)
+
+
+def test_a_next_page_that_is_no_address_is_not_asked_for(
+    github: PlatformServer, time: Time
+) -> None:
+    github.answers["GET"] = [Answer(200, {"Link": '<http://[bad>; rel="next"'}, "[]")]
+    with pytest.raises(ClusterboxError, match="the token is not sent there"):
+        post(github, time)
+
+
+def test_a_redirect_to_no_address_is_told_of(github: PlatformServer, time: Time) -> None:
+    github.answers["GET"] = [Answer(301, {"Location": "http://[bad"})]
+    with pytest.raises(ClusterboxError, match="redirects to nowhere"):
+        post(github, time)
+
+
+def test_a_limit_in_no_number_is_waited_for_a_minute(github: PlatformServer, time: Time) -> None:
+    github.answers["GET"] = [Answer(429, {"Retry-After": "\u00b2"})]
+    post(github, time)
+    assert time.slept == [60.0]
+
+
+def test_the_token_is_hidden_before_a_reason_is_cut(github: PlatformServer, time: Time) -> None:
+    message = json.dumps({"message": "x" * 390 + TOKEN})
+    github.answers["GET"] = [Answer(422, body=message)]
+    with pytest.raises(ClusterboxError) as caught:
+        post(github, time)
+    assert TOKEN[:5] not in str(caught.value)
+
+
+def test_an_address_that_is_none_is_bad_input(github: PlatformServer, time: Time) -> None:
+    with pytest.raises(InputError, match="GITHUB_API_URL is not an address"):
+        post(github, time, GITHUB_API_URL="https://[bad")
+
+
 @pytest.mark.parametrize("text", ["{}", "[]", '{"pull_request": null}'])
 def test_an_event_without_a_pull_request_is_bad_input(
     github: PlatformServer, time: Time, tmp_path: Path, text: str

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from clusterbox.review.redaction import redact
+from clusterbox.review.redaction import find_secrets, hide_secrets, redact
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,25 @@ def test_what_is_no_secret_stays(text: str) -> None:
 def test_hiding_twice_changes_nothing() -> None:
     once = redact("Password: swordfish, api_key=abc")
     assert redact(once) == once
+
+
+CONFIGURATION = {
+    "Args": ["--password", "hunter2pw", "--db-token=hunter3pw", "--name", "worker"],
+    "Tags": [{"Key": "ApiToken", "Value": 'hunter4"pw'}],
+    "CustomSlurmSettings": [{"AccountingStoragePass": "hunter5pw"}],
+    "Arn": "arn:aws:secretsmanager:us-west-2:427491229895:secret:ldap",
+}
+
+
+def test_what_the_files_tell_to_be_a_secret_is_hidden_wherever_it_stands() -> None:
+    secrets = find_secrets([CONFIGURATION])
+    shown = {"old": CONFIGURATION, "text": '[+] "Value": "hunter4\\"pw" for hunter2pw', "count": 3}
+    hidden = hide_secrets(shown, secrets)
+    assert "hunter" not in str(hidden)
+    assert hidden["old"]["Args"] == ["--password", "***", "--db-token=***", "--name", "worker"]  # type: ignore[index]
+    assert hidden["old"]["Arn"] == CONFIGURATION["Arn"]  # type: ignore[index]
+    assert hidden["count"] == 3
+
+
+def test_short_words_are_not_hidden_everywhere() -> None:
+    assert find_secrets([{"Password": "eco"}]) == ()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -181,9 +183,55 @@ def test_a_lost_boundary_is_a_widening(site: Path, review: Review) -> None:
     assert "--fail-on names: widening" in judged.err
 
 
+def test_termination_protection_is_lost_in_no_template(site: Path, review: Review) -> None:
+    edit(site, "stacks/storage.py", ("protected=True", "protected=False"))
+    judged = review("--environment", "ws-dev", "--fail-on", "widening")
+    assert judged.code == 1
+    assert judged.document["consequences"][0]["sentence"] == (
+        "ws-dev: stack ws-dev-storage has lost its termination protection."
+    )
+
+
+def test_another_region_is_another_place(site: Path, review: Review) -> None:
+    edit(site, "environments/sandbox.yaml", ("region: us-west-2", "region: us-east-1"))
+    judged = review("--environment", "sandbox", "--fail-on", "data")
+    assert judged.code == 1
+    environment = judged.environment("sandbox")
+    assert (environment["change"], environment["moved_from"]) == (
+        "moved",
+        "123456789012 in us-west-2",
+    )
+    assert {stack["change"] for stack in environment["stacks"]} == {"added"}
+    assert judged.severities[0] == "data"
+    assert "goes on running and costing" in judged.document["consequences"][0]["sentence"]
+
+
+@pytest.mark.parametrize("form", ["markdown", "json", "html"])
+def test_secrets_are_shown_in_no_format(site: Path, review: Review, form: str) -> None:
+    edit(
+        site,
+        "cluster_configs/eco-login.yaml",
+        (
+            "Tags: ${site.tags}",
+            "Tags:\n  - {Key: ApiToken, Value: hunter1pw}\n  - {Key: Owner, Value: x}",
+        ),
+        (
+            "HeadNode:\n",
+            "HeadNode:\n  CustomActions:\n    OnNodeConfigured:\n      Script: s3://ws-out/x.sh\n"
+            "      Args: [--password, hunter2pw, --token=hunter3pw]\n",
+        ),
+    )
+    judged = review("--environment", "ws-dev", form=form)
+    assert "OnNodeConfigured" in judged.out
+    assert "hunter" not in judged.out + judged.err
+
+
 def test_a_removed_cluster_is_said_to_go_on_running(site: Path, review: Review) -> None:
     edit(
-        site, "environments/ws-dev.yaml", ("  - {name: ws-eco-login, config: eco-login.yaml}\n", "")
+        site,
+        "environments/ws-dev.yaml",
+        ("  - {name: ws-eco-login, config: eco-login.yaml}\n", ""),
+        ("    ws-eco-login: {monthly_usd: 300, when_spent: stop}\n", ""),
     )
     judged = review()
     (cluster,) = judged.environment("ws-dev")["clusters"]
@@ -199,7 +247,7 @@ def test_an_added_cluster_is_validated_and_priced(site: Path, review: Review) ->
     edit(
         site,
         "environments/ws-dev.yaml",
-        ("clusters:\n", "clusters:\n  - {name: ws-new, config: eco-login.yaml}\n"),
+        ("\nclusters:\n", "\nclusters:\n  - {name: ws-new, config: eco-login.yaml}\n"),
     )
     judged = review()
     (cluster,) = judged.environment("ws-dev")["clusters"]
@@ -289,6 +337,23 @@ def test_a_review_writes_nothing_into_the_repository(site: Path, review: Review)
     before = state()
     review()
     assert state() == before
+
+
+@pytest.mark.parametrize("limit", ["0", "-5", "499"])
+def test_a_limit_that_holds_no_verdict_is_bad_input(review: Review, limit: str) -> None:
+    judged = review("--limit", limit)
+    assert judged.code == 2
+    assert "at least 500" in judged.err
+
+
+def test_a_pipe_is_written_to_and_not_replaced(review: Review, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_text)
+        assert review("--output", str(pipe), form="markdown").code == 0
+        assert read.result().startswith("## ✅ Nothing changes")
+    assert pipe.is_fifo()
 
 
 def test_an_unknown_environment_or_ref_is_bad_input(review: Review) -> None:

@@ -46,7 +46,7 @@ def cache(tmp_path: Path) -> Cache:
 def test_the_base_is_where_the_change_left_it(clone: Path, cache: Cache) -> None:
     base, head = find_revisions(clone, "main", "change", cache)
     assert base is not None
-    assert [path.name for path in list_files(base.folder)] == ["a"]
+    assert [path.name for path in list_files(base)] == ["a"]
     assert (base.folder / "a").read_text() == "one"
     assert (head.folder / "a").read_text() == "changed"
     assert base.commit == git(clone, "merge-base", "main", "change")
@@ -62,13 +62,13 @@ def test_without_a_head_the_working_tree_is_judged_as_it_is(clone: Path, cache: 
     assert head.folder == clone
     assert head.commit is None
     assert head.title == "the working tree (3 files not committed)"
-    assert [path.name for path in list_files(head.folder)] == [".gitignore", "a", "new"]
+    assert [path.name for path in list_files(head)] == [".gitignore", "a", "new"]
 
 
 def test_a_file_that_was_deleted_but_not_committed_is_not_listed(clone: Path, cache: Cache) -> None:
     (clone / "a").unlink()
     _, head = find_revisions(clone, "main", None, cache)
-    assert list_files(head.folder) == []
+    assert list_files(head) == []
 
 
 def test_nothing_is_written_into_the_repository(clone: Path, cache: Cache) -> None:
@@ -130,7 +130,7 @@ def test_a_repository_may_be_a_folder_of_a_larger_one(clone: Path, cache: Cache)
     git(clone, "add", ".")
     git(clone, "commit", "-qm", "site")
     _, head = find_revisions(clone / "site", "main", "change", cache)
-    assert [path.name for path in list_files(head.folder)] == ["c"]
+    assert [path.name for path in list_files(head)] == ["c"]
 
 
 def test_a_link_out_of_the_repository_is_refused(clone: Path, cache: Cache) -> None:
@@ -139,6 +139,48 @@ def test_a_link_out_of_the_repository_is_refused(clone: Path, cache: Cache) -> N
     git(clone, "commit", "-qm", "link")
     with pytest.raises(InputError, match="cannot be exported"):
         find_revisions(clone, "main", "change", cache)
+
+
+def test_the_working_tree_of_a_site_in_a_subfolder_is_without_what_git_ignores(
+    clone: Path, cache: Cache
+) -> None:
+    (clone / "site" / ".venv").mkdir(parents=True)
+    (clone / "site" / ".venv" / "library").touch()
+    (clone / "site" / "c").touch()
+    (clone / ".gitignore").write_text(".venv\n")
+    _, head = find_revisions(clone / "site", "main", None, cache)
+    assert [path.name for path in list_files(head)] == ["c"]
+
+
+def test_files_that_archives_leave_out_are_exported(clone: Path, cache: Cache) -> None:
+    (clone / ".gitattributes").write_text("a export-ignore\nb export-subst\n")
+    (clone / "b").write_text("$Format:%H$")
+    git(clone, "add", ".")
+    git(clone, "commit", "-qm", "attributes")
+    _, head = find_revisions(clone, "main", "change", cache)
+    assert [path.name for path in list_files(head)] == [".gitattributes", "a", "b"]
+    assert (head.folder / "b").read_text() == "$Format:%H$"
+    assert [path.name for path in (cache.folder / "trees").iterdir() if path.is_file()] == []
+
+
+def test_links_within_the_repository_and_loops_are_exported(clone: Path, cache: Cache) -> None:
+    (clone / "link").symlink_to("a")
+    (clone / "loop").symlink_to("loop")
+    git(clone, "add", ".")
+    git(clone, "commit", "-qm", "links")
+    _, head = find_revisions(clone, "main", "change", cache)
+    assert [path.name for path in list_files(head)] == ["a", "link"]
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_names_of_files_are_bytes(clone: Path, cache: Cache, committed: bool) -> None:
+    name = os.fsdecode(b"\xff.yaml")
+    (clone / name).touch()
+    if committed:
+        git(clone, "add", ".")
+        git(clone, "commit", "-qm", "odd")
+    _, head = find_revisions(clone, "main", "change" if committed else None, cache)
+    assert Path(name) in list_files(head)
 
 
 def test_an_interrupted_entry_is_made_again(cache: Cache) -> None:

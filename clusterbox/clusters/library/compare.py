@@ -13,18 +13,21 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import os
 import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
+from botocore.exceptions import ClientError
 from marshmallow import Schema, ValidationError, fields
 from pcluster.config.common import Resource
 from pcluster.config.config_patch import ConfigPatch
 from pcluster.config.update_policy import UpdatePolicy
 from pcluster.schemas.cluster_schema import ClusterSchema
 
+from clusterbox.clusters.library import account
 from clusterbox.clusters.library import schema as cluster_schema
 
 # From what hurts running jobs least to what hurts them most.
@@ -61,6 +64,7 @@ class Judgement(NamedTuple):
 
 def answer(cluster: str, request: dict[str, Any]) -> dict[str, Any]:
     """Return the changes from `base` to `head`, and the first scenario that allows them all."""
+    _prepare()
     problems = {
         side: found
         for side in ("base", "head")
@@ -97,6 +101,28 @@ def answer(cluster: str, request: dict[str, Any]) -> dict[str, Any]:
         "now": _first(judged, now),
         "changes": changes,
     }
+
+
+class _NoAccount(account.Account):
+    """The account of a comparison: it answers nothing, because policies judge the texts alone.
+
+    The library asks for capacity reservations as soon as it loads a configuration that names one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__({"region": "us-east-1", "instance_types": []})
+
+    def answer(self, service: str, operation: str, _asked: dict[str, Any]) -> dict[str, Any]:
+        """Raise ClientError."""
+        message = f"{service} is not asked in a comparison"
+        raise ClientError({"Error": {"Code": "NotAsked", "Message": message}}, operation)
+
+
+@cache
+def _prepare() -> None:
+    logging.disable(logging.ERROR)
+    account.prepare()
+    account.enter(_NoAccount())
 
 
 def _first(judged: dict[Scenario, list[Judgement]], start: Scenario) -> dict[str, Any] | None:

@@ -157,7 +157,9 @@ def refine(
             return meant[0]
         values = {str(value_at(configuration, location)) for location in meant}
         if len(values) == 1 and re.search(r"unique|multiple times|same|duplicate", message):
-            return meant[-1]
+            # A queue and its compute resources may share a name; the outermost have to differ.
+            outermost = min(map(len, meant))
+            return [location for location in meant if len(location) == outermost][-1]
         shared = _common(meant)
         return shared if len(shared) > len(section) else section
     return _mentioned(configuration, section, message)
@@ -178,7 +180,9 @@ def _score(location: Location, value: Any, arguments: Mapping[str, Any], message
             score = max(score, 4)
         elif len(text) >= _QUOTABLE and not isinstance(argument, bool):
             score = max(score, 2)
-    if len(text) >= _QUOTABLE and _has_word(message, text):
+    # A name that stands twice is quoted on purpose, however short it is.
+    quotable = len(text) >= _QUOTABLE or (written == "Name" and "unique" in message)
+    if quotable and _has_word(message, text):
         score += 3
     if score and _has_word(message, written):
         score += 5

@@ -50,7 +50,7 @@ PLACES: dict[str, Location] = {
 KEYS: tuple[tuple[str, str, Location], ...] = (
     ("CapacityTypeValidator", "", ("CapacityType",)),
     ("ComputeResourceTagsValidator", "", ("Tags",)),
-    ("DcvValidator", "0.0.0.0/0", ("Dcv",)),
+    ("DcvValidator", "", ("Dcv",)),
     ("EbsVolumeIopsValidator", "", ("Iops",)),
     ("EbsVolumeTypeSizeValidator", "", ("Size",)),
     ("EfaMultiAzValidator", "", ("Networking", "SubnetIds")),

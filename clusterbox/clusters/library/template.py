@@ -24,6 +24,8 @@ import pcluster.models.cluster as cluster_model
 import yaml
 from botocore.exceptions import ClientError
 from pcluster.config.common import AllValidatorsSuppressor
+from pcluster.constants import PCLUSTER_BUCKET_REQUIRED_BOOTSTRAP_FEATURES
+from pcluster.models.s3_bucket import S3Bucket
 
 from clusterbox.clusters.library import account, validate
 from clusterbox.clusters.library.account import Account
@@ -64,6 +66,11 @@ class _Recorder(Account):
             case "s3:PutObject":
                 self._objects[asked["Key"]] = _read(asked["Body"])
                 return {"VersionId": "1"}
+            case "s3:HeadBucket" | "s3:HeadObject" if self._is_own(asked["Bucket"]):
+                return {}  # the library makes the bucket when it is not there
+            case "s3:GetObject" if self._is_own(asked["Bucket"]):
+                features = {"bootstrapped_features": PCLUSTER_BUCKET_REQUIRED_BOOTSTRAP_FEATURES}
+                return {"Body": io.BytesIO(json.dumps(features).encode())}
             case "s3:ListObjectVersions":
                 return {}  # the library removes its uploads when it has failed
             case "cloudformation:DescribeStacks":
@@ -72,6 +79,10 @@ class _Recorder(Account):
                 return {"StackId": asked["StackName"]}
         stated: dict[str, Any] = _plain(super().answer(service, operation, asked))
         return stated
+
+    def _is_own(self, bucket: str) -> bool:
+        """Whether a bucket is the one that the library makes in each account and region."""
+        return bucket == str(S3Bucket.get_bucket_name(self.facts["account"], self.region))
 
     def documents(self) -> dict[str, Any]:
         """Return what was uploaded, by what it is."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from clusterbox.errors import InputError
+from clusterbox.errors import ClusterboxError, InputError
 
 Platform = Literal["github", "gitlab"]
 
@@ -22,6 +23,21 @@ class Comment:
     id: int
     body: str
     url: str
+
+
+def read_comment(item: Mapping[str, Any], url: str) -> Comment:
+    """Return a comment of an API's answer; raises ClusterboxError where it is none."""
+    number = item.get("id")
+    if not isinstance(number, int):
+        raise ClusterboxError("the platform answers with a comment that has no number")
+    return Comment(number, str(item.get("body") or ""), url)
+
+
+def author_of(item: Mapping[str, Any], key: str) -> int | None:
+    """Return the number of a comment's author; None for a deleted account."""
+    author = item.get(key)
+    number = author.get("id") if isinstance(author, Mapping) else None
+    return number if isinstance(number, int) else None
 
 
 class Discussion(ABC):
@@ -53,7 +69,10 @@ def check_endpoint(variable: str, url: str) -> str:
 
     Raises InputError where a token sent to it could be read on its way.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise InputError(f"{variable} is not an address: {error}") from error
     secure = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
     # An address with a user's name in it can look like that of another host.
     if not secure or not parts.hostname or "@" in parts.netloc:

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from clusterbox.errors import ClusterboxError, InputError
-from clusterbox.review.platforms import Comment, Discussion, check_endpoint, check_token
+from clusterbox.review.platforms import (
+    Comment,
+    Discussion,
+    author_of,
+    check_endpoint,
+    check_token,
+    read_comment,
+)
 from clusterbox.review.platforms.http import Clock, RefusedError, Session
 
 _REASONS = {
@@ -74,8 +81,7 @@ class GitHubDiscussion(Discussion):
             found = [
                 _comment(item)
                 for item in self._session.pages(f"{self._of_pull_request}?per_page=100&page=1")
-                # The author of a deleted account is null.
-                if (item.get("user") or {}).get("id") == user
+                if author_of(item, "user") == user
             ]
         return sorted(found, key=lambda comment: comment.id)
 
@@ -148,7 +154,7 @@ def _pull_request_number(environment: Mapping[str, str]) -> int | None:
 
 
 def _comment(item: dict[str, Any]) -> Comment:
-    return Comment(int(item["id"]), str(item.get("body") or ""), str(item.get("html_url") or ""))
+    return read_comment(item, str(item.get("html_url") or ""))
 
 
 @contextmanager

@@ -12,7 +12,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from clusterbox.errors import ClusterboxError, InputError
-from clusterbox.review.platforms import Comment, Discussion, check_endpoint, check_token
+from clusterbox.review.platforms import (
+    Comment,
+    Discussion,
+    author_of,
+    check_endpoint,
+    check_token,
+    read_comment,
+)
 from clusterbox.review.platforms.http import Clock, RefusedError, Session
 
 _TOKEN = "CLUSTERBOX_GITLAB_TOKEN"  # noqa: S105 -- the name of the variable
@@ -80,7 +87,7 @@ class GitLabDiscussion(Discussion):
             found = [
                 self._comment(item)
                 for item in self._session.pages(f"{self._notes}?per_page=100&page=1")
-                if not item.get("system") and (item.get("author") or {}).get("id") == user
+                if not item.get("system") and author_of(item, "author") == user
             ]
         return sorted(found, key=lambda comment: comment.id)
 
@@ -123,8 +130,7 @@ class GitLabDiscussion(Discussion):
         return self._user
 
     def _comment(self, item: dict[str, Any]) -> Comment:
-        number = int(item["id"])
-        return Comment(number, str(item.get("body") or ""), f"{self._page}#note_{number}")
+        return read_comment(item, f"{self._page}#note_{item.get('id')}")
 
 
 @contextmanager

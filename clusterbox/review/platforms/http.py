@@ -105,9 +105,9 @@ class Session:
                     at_least=_seconds_of_limit(response, self.clock.now()),
                 )
             else:
-                raise RefusedError(response.status, self.hide(_message(response)))
+                raise RefusedError(response.status, self.hide(_message(response))[:400])
 
-    def pages(self, url: str) -> Iterator[Any]:
+    def pages(self, url: str) -> Iterator[dict[str, Any]]:
         """Yield the items of a list, over all its pages.
 
         Raises RefusedError or ClusterboxError like `call`, and ClusterboxError where the pages lead to
@@ -119,8 +119,10 @@ class Session:
                 return
             response = self.call("GET", following)
             items = _json(response)
-            if not isinstance(items, list):
-                raise ClusterboxError(f"{urlsplit(url).netloc} does not answer with a list")
+            if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+                raise ClusterboxError(
+                    f"{urlsplit(url).netloc} does not answer with a list of objects"
+                )
             yield from items
             following = _next_page(following, response)
         if following is not None:
@@ -157,16 +159,16 @@ class Session:
 def _json(response: urllib3.BaseHTTPResponse) -> Any:
     try:
         return json.loads(response.data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ClusterboxError(
             "the platform does not answer with JSON; is its address that of an API?"
         ) from error
 
 
 def _message(response: urllib3.BaseHTTPResponse) -> str:
-    """Return the platform's own words, short."""
+    """Return the platform's own words."""
     if 300 <= response.status < 400:
-        return f"redirects to {urlsplit(response.headers.get('Location', '')).netloc or 'nowhere'}"
+        return f"redirects to {origin_of(response.headers.get('Location', ''))[1] or 'nowhere'}"
     try:
         found = json.loads(response.data)
     except ValueError:
@@ -175,7 +177,7 @@ def _message(response: urllib3.BaseHTTPResponse) -> str:
         return "no reason given"
     reasons = [found.get("message") or found.get("error") or "no reason given"]
     reasons += found["errors"] if isinstance(found.get("errors"), list) else []
-    return "; ".join(str(reason) for reason in reasons)[:400]
+    return "; ".join(str(reason) for reason in reasons)
 
 
 def _is_rate_limit(response: urllib3.BaseHTTPResponse) -> bool:
@@ -196,7 +198,7 @@ def _seconds_of_limit(response: urllib3.BaseHTTPResponse, now: float) -> float:
     # GitHub's name and GitLab's name of the same header, in seconds since 1970.
     for prefix in ("X-RateLimit", "RateLimit"):
         reset = response.headers.get(f"{prefix}-Reset", "")
-        if response.headers.get(f"{prefix}-Remaining") == "0" and reset.isdigit():
+        if response.headers.get(f"{prefix}-Remaining") == "0" and reset.isdecimal():
             return max(float(reset) - now, 0.0) + 1.0
     return LEAST_SECONDS_OF_A_LIMIT
 
@@ -204,12 +206,20 @@ def _seconds_of_limit(response: urllib3.BaseHTTPResponse, now: float) -> float:
 def _seconds_asked(response: urllib3.BaseHTTPResponse, now: float) -> float:
     """Return the seconds of `Retry-After`, which may be a number or a date; 0 without it."""
     asked = response.headers.get("Retry-After", "").strip()
-    if asked.isdigit():
+    if asked.isdecimal():
         return float(asked)
     try:
         return max(parsedate_to_datetime(asked).timestamp() - now, 0.0)
     except ValueError:
         return 0.0
+
+
+def origin_of(url: str) -> tuple[str, str | None]:
+    """Return the scheme and host of an address; None as host where it is no address at all."""
+    try:
+        return urlsplit(url)[:2]
+    except ValueError:
+        return "", None
 
 
 def _next_page(url: str, response: urllib3.BaseHTTPResponse) -> str | None:
@@ -220,14 +230,14 @@ def _next_page(url: str, response: urllib3.BaseHTTPResponse) -> str | None:
     for link in response.headers.get("Link", "").split(","):
         address, _, parameters = link.strip().partition(";")
         if 'rel="next"' in parameters:
-            following = urljoin(url, address.strip("<> "))
+            address = address.strip("<> ")
             # The token goes with every call: it stays with the host it was meant for.
-            if urlsplit(following)[:2] != urlsplit(url)[:2]:
+            if origin_of(address)[1] is None or origin_of(urljoin(url, address)) != origin_of(url):
                 raise ClusterboxError(
-                    f"{urlsplit(url).netloc} sends on to {urlsplit(following).netloc} for the next "
-                    "page of comments; the token is not sent there"
+                    f"{urlsplit(url).netloc} sends on to {origin_of(address)[1] or 'nowhere'} for the "
+                    "next page of comments; the token is not sent there"
                 )
-            return following
+            return urljoin(url, address)
     # GitLab's own header, for servers whose proxy removes the other.
     number = response.headers.get("X-Next-Page", "")
-    return re.sub(r"([?&]page=)\d+", rf"\g<1>{number}", url) if number.isdigit() else None
+    return re.sub(r"([?&]page=)\d+", rf"\g<1>{number}", url) if number.isdecimal() else None
