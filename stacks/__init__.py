@@ -15,6 +15,7 @@ from clusterbox.site.load import Repository
 from stacks.admin import AdminStack
 from stacks.boundary import BoundaryStack
 from stacks.cluster import ClusterStack
+from stacks.costs import CostsStack
 from stacks.encryption import EncryptionStack
 from stacks.identity import IdentityStack
 from stacks.network import NetworkStack
@@ -60,6 +61,16 @@ def build_app(root: Path, name: str, *, rules: bool = False, outdir: Path | None
             network=network,
             storage=storage,
             security=security,
+        )
+    if environment.budgets is not None:
+        CostsStack(
+            app,
+            unit("costs"),
+            environment=environment,
+            budgets=environment.budgets,
+            root=root,
+            key=key,
+            identity=identity,
         )
     for cluster, config in configs.items():
         ClusterStack(

@@ -63,13 +63,16 @@ class Budgets(Section):
         strict=False, min_length=1, description="who gets alarms and the daily report"
     )
     warn_percent: Once[Percent] = Field(
-        (50, 80, 100), strict=False, description="shares of the budget at which spending is told"
+        (50, 80, 100),
+        strict=False,
+        max_length=8,
+        description="shares of the budget at which spending is told",
     )
     forecast_percent: Percent = Field(
         100, description="share of the budget at which the month's forecast is told"
     )
-    report_hour_utc: int = Field(
-        6, ge=0, le=23, description="hour in UTC at which the daily report is made"
+    report_hour_utc: int | None = Field(
+        6, ge=0, le=23, description="hour in UTC at which the daily report is made; null for none"
     )
     clusters: dict[ClusterName, ClusterBudget] = Field(
         default_factory=dict, description="cluster → its budget"

@@ -7,7 +7,16 @@ from clusterbox.site.environment import Environment
 PARALLELCLUSTER_VERSION = "3.16.1"
 
 # The site's stacks but for those of its clusters; `stacks/__init__.py` makes them.
-UNITS = ("boundary", "encryption", "network", "storage", "security", "identity", "admin")
+UNITS = (
+    "boundary",
+    "encryption",
+    "network",
+    "storage",
+    "security",
+    "identity",
+    "admin",
+    "costs",
+)
 # The stack of CDK's bootstrap.
 BOOTSTRAP_STACK = "CDKToolkit"
 # IAM's limit on the name of a role (IAM user guide, "IAM and AWS STS quotas").

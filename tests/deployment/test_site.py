@@ -20,7 +20,7 @@ import yaml
 from clusterbox.deployment.inventory import Item
 from clusterbox.deployment.progress import Progress
 from clusterbox.deployment.site import Site
-from clusterbox.deployment.targets import find_embedded
+from clusterbox.deployment.targets import EmbeddedTarget, find_embedded
 from clusterbox.errors import ClusterboxError, InputError
 from clusterbox.site.load import Repository
 
@@ -92,7 +92,7 @@ def test_what_was_deployed_is_read_back(repository: Path) -> None:
     roles = {item.name: item.detail for item in of_kind(items, "role")}
     assert "ws-dev-ws-eco-head-node" in roles
     assert "cdk-hnb659fds-cfn-exec-role-427491229895-us-west-2" in roles
-    assert len(roles) == 19
+    assert len(roles) == 23
     assert set(roles.values()) == {BOUNDARY}
     assert [item.detail for item in of_kind(items, "file system")] == ["encrypted"]
     assert len(of_kind(items, "mount target")) == 1
@@ -125,11 +125,69 @@ def test_the_roles_of_the_bootstrap_are_bounded_too(repository: Path) -> None:
     assert unbounded == []
 
 
+def test_a_spent_budget_stops_the_cluster_once_and_people_are_told(repository: Path) -> None:
+    target = find_embedded(repository, open_site(repository).environment)
+    assert target is not None
+    sns, sqs, dynamodb = (target.client(name) for name in ("sns", "sqs", "dynamodb"))
+    topics = [topic["TopicArn"] for topic in sns.list_topics()["Topics"]]
+    (alarms,) = (topic for topic in topics if "ws-dev-costs-Alarms" in topic)
+    listener = sqs.create_queue(QueueName="listener")["QueueUrl"]
+    arn = "arn:aws:sqs:us-west-2:427491229895:listener"
+    subscription = sns.subscribe(TopicArn=alarms, Protocol="sqs", Endpoint=arn)["SubscriptionArn"]
+
+    def fleet_status() -> str:
+        found = dynamodb.get_item(
+            TableName="parallelcluster-ws-eco-login", Key={"Id": {"S": "COMPUTE_FLEET"}}
+        )
+        return str(found["Item"]["Data"]["M"]["status"]["S"])
+
+    def publish(cluster: str) -> None:
+        (topic,) = (arn for arn in topics if arn.endswith(f":clusterbox-ws-dev-spent-{cluster}"))
+        sns.publish(TopicArn=topic, Subject="AWS Budgets", Message="as AWS words it")
+
+    def next_subject() -> str:
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            for message in sqs.receive_message(QueueUrl=listener).get("Messages", []):
+                sqs.delete_message(QueueUrl=listener, ReceiptHandle=message["ReceiptHandle"])
+                return str(json.loads(message["Body"])["Subject"])
+            time.sleep(0.1)
+        raise AssertionError("nobody was told")
+
+    assert fleet_status() == "RUNNING"
+    publish("ws-eco-login")
+    assert next_subject() == "[ws-dev] budget of ws-eco-login is spent: stopped"
+    # The account stands in for the daemon that fulfils the request.
+    assert fleet_status() == "STOPPED"
+    publish("ws-eco-login")
+    assert next_subject() == "[ws-dev] budget of ws-eco-login is spent: stopped already"
+
+    # To be drained, a cluster needs Systems Manager on its head node, which does not boot here.
+    publish("ws-eco")
+    (group,) = (
+        found["logGroupName"]
+        for found in target.client("logs").describe_log_groups()["logGroups"]
+        if "ws-dev-costs-GuardLog" in found["logGroupName"] or "/GuardLog" in found["logGroupName"]
+    )
+    end = time.monotonic() + 60
+    while "Systems Manager does not reach the head node" not in read_log(target, group):
+        assert time.monotonic() < end, read_log(target, group)
+        time.sleep(0.1)
+    sns.unsubscribe(SubscriptionArn=subscription)
+    sqs.delete_queue(QueueUrl=listener)
+
+
+def read_log(target: EmbeddedTarget, group: str) -> str:
+    logs = target.client("logs")
+    events = logs.filter_log_events(logGroupName=group)["events"]
+    return "\n".join(event["message"] for event in events)
+
+
 def test_a_second_deployment_changes_nothing(repository: Path) -> None:
     done = open_site(repository).deploy("embedded", never)
     assert done.is_unchanged
     assert done.seeded == 0
-    assert len(done.changed) == 8
+    assert len(done.changed) == 9
 
 
 def test_a_changed_max_count_reaches_the_deployed_cluster_and_only_its_stack(
@@ -184,8 +242,10 @@ def test_a_cluster_taken_out_of_the_environment_is_told_of_until_it_is_removed(
     path = repository / "environments" / "ws-dev.yaml"
     text = path.read_text()
     line = "  - {name: ws-eco-login, config: eco-login.yaml}\n"
+    budget = "    ws-eco-login: {monthly_usd: 300, when_spent: stop}\n"
     assert line in text
-    path.write_text(text.replace(line, ""))
+    assert budget in text
+    path.write_text(text.replace(line, "").replace(budget, ""))
     done = open_site(repository).deploy("embedded", never)
     assert done.leftover == ["ws-eco-login"]
     told = {item.name: item.detail for item in of_kind(done.items, "cluster")}
@@ -209,6 +269,7 @@ def test_destroy_removes_all_but_what_holds_data_and_says_so(repository: Path) -
         "ws-dev-security",
         "ws-dev-identity",
         "ws-dev-admin",
+        "ws-dev-costs",
         "ws-dev-cluster-ws-eco",
         "ws-dev-cluster-ws-eco-login",
     ]
@@ -272,7 +333,7 @@ def test_aws_is_shown_the_differences_and_left_alone_without_consent(repository:
 def test_aws_goes_the_same_path_as_the_embedded_account(repository: Path) -> None:
     done = run_against_aws(repository, "deploy", "--yes")
     assert done.returncode == 0, done.stderr
-    assert "1 of 8 stacks changed: ws-dev-cluster-ws-eco\n" in done.stderr
+    assert "1 of 9 stacks changed: ws-dev-cluster-ws-eco\n" in done.stderr
     assert "stands in for AWS" not in done.stderr
 
 

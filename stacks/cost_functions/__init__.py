@@ -1,0 +1,1 @@
+"""What runs in AWS for the budgets: it knows neither the stacks nor the rest of clusterbox."""

@@ -1,0 +1,243 @@
+"""Stop a cluster whose budget is spent: the Lambda function behind the budgets' topics.
+
+AWS Budgets publishes to a topic of the cluster's own, so that the topic says which cluster it is
+and nothing is read out of the notification's text, which AWS may word as it likes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import boto3
+from botocore.exceptions import ClientError
+
+# How ParallelCluster keeps the state of a compute fleet.
+# Source: JsonComputeFleetStatusManager in pcluster/models/compute_fleet_status_manager.py, 3.16.1.
+FLEET_TABLE_PREFIX = "parallelcluster-"
+FLEET_KEY = {"Id": {"S": "COMPUTE_FLEET"}}
+STOPPED = frozenset({"STOP_REQUESTED", "STOPPING", "STOPPED"})
+
+# What Systems Manager says while a command is under way.
+UNDER_WAY = frozenset({"Pending", "InProgress", "Delayed", "Cancelling"})
+COMMAND_SECONDS = 100.0
+POLL_SECONDS = 2.0
+# The shortest that Systems Manager takes for the delivery of a command.
+DELIVERY_SECONDS = 30
+# SNS takes a subject of at most 100 characters.
+SUBJECT_CHARACTERS = 100
+
+Clients = Callable[[str], Any]
+
+
+class NotStoppedError(Exception):
+    """The cluster could not be stopped; Lambda tries again, and then the event is a dead letter."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the stack tells the function."""
+
+    environment: str
+    account: str
+    region: str
+    alarms: str  # ARN of the topic that people listen to
+    document: str  # name of the document that sets the queues
+    actions: Mapping[str, tuple[str, str]]  # name of a topic → cluster, and `drain` or `stop`
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was done, in a word and in detail, and how it is undone."""
+
+    done: str
+    detail: str
+    undo: str
+
+
+def handle(event: Mapping[str, Any], _context: object) -> list[str]:
+    """Serve an event of SNS; return what was done to each cluster.
+
+    Raises NotStoppedError, KeyError for a topic that the function does not know, and boto3's
+    errors: all of them make Lambda try again.
+    """
+    settings = read_settings(os.environ)
+    clients = {name: boto3.client(name) for name in ("dynamodb", "ec2", "sns", "ssm")}
+    return [
+        serve(record["Sns"]["TopicArn"], settings, clients.__getitem__)
+        for record in event["Records"]
+    ]
+
+
+def read_settings(variables: Mapping[str, str]) -> Settings:
+    """Return the settings that the function's environment holds; KeyError when one is missing."""
+    actions = json.loads(variables["CLUSTERBOX_ACTIONS"])
+    return Settings(
+        environment=variables["CLUSTERBOX_ENVIRONMENT"],
+        account=variables["CLUSTERBOX_ACCOUNT"],
+        region=variables["AWS_REGION"],
+        alarms=variables["CLUSTERBOX_ALARMS"],
+        document=variables["CLUSTERBOX_DOCUMENT"],
+        actions={topic: (cluster, action) for topic, (cluster, action) in actions.items()},
+    )
+
+
+def serve(topic_arn: str, settings: Settings, clients: Clients) -> str:
+    """Do what the budget behind a topic asks for and tell people; return the word for it."""
+    cluster, action = settings.actions[topic_arn.rpartition(":")[2]]
+    if action == "stop":
+        outcome = stop(cluster, settings, clients("dynamodb"), datetime.now(UTC))
+    else:
+        outcome = drain(cluster, settings, clients("ec2"), clients("ssm"))
+    subject, text = render_message(cluster, outcome, settings)
+    print(text)  # noqa: T201 -- the function's log
+    clients("sns").publish(TopicArn=settings.alarms, Subject=subject, Message=text)
+    return f"{cluster}: {outcome.done}"
+
+
+def render_message(cluster: str, outcome: Outcome, settings: Settings) -> tuple[str, str]:
+    """Return subject and text of the mail."""
+    subject = f"[{settings.environment}] budget of {cluster} is spent: {outcome.done}"
+    lines = [
+        f"The monthly budget of cluster {cluster} is spent.",
+        f"Account {settings.account}, {settings.region}, environment {settings.environment}.",
+        "",
+        outcome.detail,
+    ]
+    if outcome.undo:
+        lines += ["", "To undo it:", f"  {outcome.undo}"]
+    return subject[:SUBJECT_CHARACTERS], "\n".join(lines) + "\n"
+
+
+def stop(cluster: str, settings: Settings, dynamodb: Any, now: datetime) -> Outcome:
+    """Ask ParallelCluster to stop the compute fleet, as `pcluster update-compute-fleet` does.
+
+    Running jobs end. The status is changed only from what was read, so that a request of somebody
+    else at the same moment is not overwritten: NotStoppedError then.
+    """
+    table = FLEET_TABLE_PREFIX + cluster
+    undo = (
+        f"pcluster update-compute-fleet --cluster-name {cluster} --region {settings.region} "
+        "--status START_REQUESTED"
+    )
+    status = _fetch_fleet_status(dynamodb, table)
+    if status is None:
+        return Outcome("it does not exist", f"There is no cluster {cluster} in the account.", "")
+    if status in STOPPED:
+        return Outcome("stopped already", f"Its compute fleet was {status} already.", undo)
+    try:
+        dynamodb.update_item(
+            TableName=table,
+            Key=FLEET_KEY,
+            UpdateExpression="set #data.#status = :next, #data.#time = :now",
+            ConditionExpression="#data.#status = :read",
+            ExpressionAttributeNames={
+                "#data": "Data",
+                "#status": "status",
+                "#time": "lastStatusUpdatedTime",
+            },
+            ExpressionAttributeValues={
+                ":next": {"S": "STOP_REQUESTED"},
+                ":now": {"S": str(now)},
+                ":read": {"S": status},
+            },
+        )
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
+            raise
+        raise NotStoppedError(f"{cluster}: the fleet's status was changed meanwhile") from error
+    detail = (
+        f"Its compute fleet was {status} and is asked to stop: nodes end, and jobs on them too."
+    )
+    return Outcome("stopped", detail, undo)
+
+
+def _fetch_fleet_status(dynamodb: Any, table: str) -> str | None:
+    try:
+        found = dynamodb.get_item(TableName=table, Key=FLEET_KEY, ConsistentRead=True)
+    except ClientError as error:
+        if error.response["Error"]["Code"] == "ResourceNotFoundException":
+            return None
+        raise
+    if "Item" not in found:
+        raise NotStoppedError(f"{table} has no status of the compute fleet yet")
+    return str(found["Item"]["Data"]["M"]["status"]["S"])
+
+
+def drain(
+    cluster: str,
+    settings: Settings,
+    ec2: Any,
+    ssm: Any,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Outcome:
+    """Let no new job start in any queue, through the head node; running jobs go on.
+
+    Raises NotStoppedError when Systems Manager does not reach the head node, or Slurm refuses.
+    """
+    instance = _find_head_node(ec2, cluster)
+    if instance is None:
+        return Outcome(
+            "its head node does not run",
+            "Its head node does not run, so no job starts there. Nodes that it started before may "
+            "still run.",
+            "",
+        )
+    try:
+        command = ssm.send_command(
+            InstanceIds=[instance],
+            DocumentName=settings.document,
+            Parameters={"State": ["DOWN"]},
+            TimeoutSeconds=DELIVERY_SECONDS,
+            Comment=f"budget of {cluster} is spent",
+        )["Command"]["CommandId"]
+    except ClientError as error:
+        raise NotStoppedError(
+            f"{cluster}: Systems Manager does not reach the head node {instance}: {error}"
+        ) from error
+    output = _wait(ssm, command, instance, cluster, sleep)
+    undo = (
+        f"aws ssm send-command --region {settings.region} --document-name {settings.document} "
+        f"--instance-ids {instance} --parameters State=UP"
+    )
+    detail = f"No new job starts in its queues; running jobs go on, others wait.\n\n{output}"
+    return Outcome("drained", detail, undo)
+
+
+def _find_head_node(ec2: Any, cluster: str) -> str | None:
+    found = ec2.describe_instances(
+        Filters=[
+            {"Name": "tag:parallelcluster:cluster-name", "Values": [cluster]},
+            {"Name": "tag:parallelcluster:node-type", "Values": ["HeadNode"]},
+            {"Name": "instance-state-name", "Values": ["running"]},
+        ]
+    )
+    ids = [item["InstanceId"] for group in found["Reservations"] for item in group["Instances"]]
+    return str(ids[0]) if ids else None
+
+
+def _wait(
+    ssm: Any, command: str, instance: str, cluster: str, sleep: Callable[[float], None]
+) -> str:
+    """Return what a command printed, once it has succeeded."""
+    state = "Pending"
+    for _ in range(int(COMMAND_SECONDS / POLL_SECONDS)):
+        sleep(POLL_SECONDS)
+        try:
+            found = ssm.get_command_invocation(CommandId=command, InstanceId=instance)
+        except ssm.exceptions.InvocationDoesNotExist:
+            continue  # it shows a moment after the command was sent
+        state = found["Status"]
+        if state == "Success":
+            return str(found["StandardOutputContent"])
+        if state not in UNDER_WAY:
+            said = found["StandardErrorContent"] or found["StatusDetails"]
+            raise NotStoppedError(f"{cluster}: command {command} on {instance}: {state}: {said}")
+    raise NotStoppedError(
+        f"{cluster}: command {command} on {instance} is {state} after {COMMAND_SECONDS:g} s"
+    )
