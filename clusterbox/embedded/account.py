@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from clusterbox.aws import read_times_quickly
 from clusterbox.embedded import processes, server_process
 from clusterbox.embedded.seed import SeedDocument, SeedResult
 from clusterbox.errors import ClusterboxError
@@ -269,8 +270,10 @@ def _boto3_session(account: str, region: str) -> Any:
         for name, (_, _, default, convert) in BOTOCORE_DEFAUT_SESSION_VARIABLES.items()
     }
     ignored["config_file"] = ignored["credentials_file"] = (None, None, os.devnull, None)
+    session = botocore.session.Session(session_vars=ignored)
+    read_times_quickly(session)
     return boto3.session.Session(
-        botocore_session=botocore.session.Session(session_vars=ignored),
+        botocore_session=session,
         aws_access_key_id=account,
         aws_secret_access_key="embedded",  # noqa: S106 -- no secret: any value is accepted
         region_name=region,

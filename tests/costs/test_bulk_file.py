@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
-import random
 import subprocess
 import sys
 from datetime import date
@@ -13,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from clusterbox.costs import bulk_file
-from clusterbox.costs.bulk_file import JsonStream, read_bulk_file
+from clusterbox.costs.bulk_file import read_bulk_file
 from clusterbox.costs.price import Key
 from clusterbox.errors import InputError
 from tests.conftest import ROOT
@@ -73,7 +70,7 @@ def test_a_truncated_gzip_file_is_an_error(tmp_path: Path) -> None:
         ("{}", "has no publicationDate"),
         ("<html></html>", "is not an offer file"),
         ('{"publicationDate": "2026-11-01T00:00:00Z"}', "has no on-demand price of us-west-2"),
-        ('{"publicationDate": "2026-11-01T00:00:00Z", "products": []}', "is not an offer file"),
+        ('{"publicationDate": "2026-11-01T00:00:00Z", "products": []}', "has no on-demand price"),
         ('{"publicationDate": "soon"}', "is not an offer file"),
         ('{"publicationDate": "2026-11-01T00:00:00Z", "products": {"A": 1}}', "not an offer file"),
     ],
@@ -100,29 +97,14 @@ def test_two_prices_of_one_type_are_an_error_that_names_both(tmp_path: Path) -> 
         read_bulk_file(path, "us-west-2")
 
 
-def walk(stream: JsonStream, depth: int) -> Any:
-    return {name: walk(stream, depth - 1) if depth else stream.value() for name in stream.members()}
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 4096])
-def test_where_the_chunks_end_does_not_matter(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk_file, "CHUNK_CHARACTERS", size)
-    dice = random.Random(size)  # noqa: S311 - made data, not a secret
-    data = {
-        f"a{index}": {"n": dice.choice([12345, -1.5e10, True, None]), 'q"\\u': "ä" * index}
-        for index in range(20)
-    }
-    for text in (json.dumps(data), json.dumps(data, indent=3, ensure_ascii=False)):
-        assert walk(JsonStream(io.StringIO(text), "test"), 1) == data
-        assert walk(JsonStream(io.StringIO(text), "test"), 0) == data
-
-
+# Its own peak: that of `resource` also holds the process from which it was started.
 PROGRAM = """
-import resource, sys
+import re, sys
 from pathlib import Path
 from clusterbox.costs.bulk_file import read_bulk_file
 table = read_bulk_file(Path(sys.argv[1]), "us-west-2")
-print(len(table.prices), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+peak = re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]
+print(len(table.prices), int(peak) // 1024)
 """
 
 
@@ -155,4 +137,4 @@ def test_a_large_file_is_read_with_little_memory(tmp_path: Path) -> None:
         text=True,
     ).stdout.split()
     assert int(printed[0]) == 3000
-    assert int(printed[1]) < 200
+    assert int(printed[1]) < 100
