@@ -1,0 +1,1 @@
+"""A made month of a cluster, with which the meter's error is measured: docs/costs.md publishes it."""
