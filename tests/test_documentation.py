@@ -14,7 +14,15 @@ import pytest
 
 from clusterbox.cli.main import COMMANDS, main
 from clusterbox.embedded.stand_ins import stand_ins
-from clusterbox.site import budgets, environment, hosting, images, network, storage
+from clusterbox.site import (
+    budgets,
+    environment,
+    hosting,
+    image_definitions,
+    images,
+    network,
+    storage,
+)
 from clusterbox.site.fields import Section
 from clusterbox.site.load import Repository
 from clusterbox.site.references import reference_names
@@ -62,13 +70,21 @@ def _anchors(page: Path) -> set[str]:
     }
 
 
-def _section_models() -> Iterator[tuple[str, type[Section]]]:
-    for module in (budgets, environment, hosting, images, network, storage):
-        for name, model in vars(module).items():
-            is_here = isinstance(model, type) and model.__module__ == module.__name__
-            # The lock as a whole is one key; its entries are what people write.
-            if is_here and issubclass(model, Section) and model is not images.ImageLock:
-                yield name, model
+# Where the keys of a module's models are documented.
+MODELS = {
+    "docs/environments.md": (budgets, environment, hosting, images, network, storage),
+    "docs/images.md": (image_definitions,),
+}
+
+
+def _section_models() -> Iterator[tuple[str, str, type[Section]]]:
+    for page, modules in MODELS.items():
+        for module in modules:
+            for name, model in vars(module).items():
+                is_here = isinstance(model, type) and model.__module__ == module.__name__
+                # The lock as a whole is one key; its entries are what people write.
+                if is_here and issubclass(model, Section) and model is not images.ImageLock:
+                    yield page, name, model
 
 
 def _actions(command: str) -> set[str]:
@@ -121,10 +137,12 @@ def test_the_readme_lists_what_stands_in_for_aws() -> None:
     assert block.strip().splitlines() == [f"- {sentence}" for sentence in stand_ins()]
 
 
-@pytest.mark.parametrize(("name", "model"), [*_section_models()], ids=lambda value: str(value))
-def test_every_key_of_the_models_has_its_row(name: str, model: type[Section]) -> None:
-    _, found, rest = _read("docs/environments.md").partition(f"<!-- model: {name} -->\n\n")
-    assert found, f"docs/environments.md has no table after <!-- model: {name} -->"
+@pytest.mark.parametrize(
+    ("page", "name", "model"), [*_section_models()], ids=lambda value: str(value)
+)
+def test_every_key_of_the_models_has_its_row(page: str, name: str, model: type[Section]) -> None:
+    _, found, rest = _read(page).partition(f"<!-- model: {name} -->\n\n")
+    assert found, f"{page} has no table after <!-- model: {name} -->"
     rows = [line.split(" | ") for line in rest.partition("\n\n")[0].splitlines()[2:]]
     documented = {row[0].strip("| `"): row[-1].removesuffix(" |") for row in rows}
     assert documented == {key: field.description for key, field in model.model_fields.items()}
@@ -195,7 +213,10 @@ def test_the_messages_that_a_page_shows_are_those_of_the_command(
     _edit(
         tmp_path,
         "environments/ws-dev.yaml",
-        {"  - {name: ws-eco-login, config: eco-login.yaml}": ""},
+        {
+            "  - {name: ws-eco-login, config: eco-login.yaml}": "",
+            "    ws-eco-login: {monthly_usd: 300, when_spent: stop}": "",
+        },
     )
     file, changes, words = EXAMPLES[page]
     _edit(tmp_path, file, changes)

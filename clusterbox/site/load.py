@@ -27,6 +27,7 @@ _MESSAGES = {
     "dict_type": "must be a mapping of keys to values",
     "tuple_type": "must be a list",
     "too_short": "must not be empty",
+    "too_long": "must hold at most {max_length} values",
     "greater_than_equal": "must be {ge} or more",
     "less_than_equal": "must be {le} or less",
     "string_too_short": "must not be empty",
@@ -60,12 +61,12 @@ class Repository:
             self.root / "environments" / f"{name}.yaml", name=f"environments/{name}.yaml"
         )
         problems: list[Problem] = []
-        environment = _parse(Environment, file, problems)
+        environment = parse_model(Environment, file, problems)
         reported = {problem.path for problem in problems}
         crossing = [*self._find_cross_problems(file, name)]
         problems += [problem for problem in crossing if problem.path not in reported]
         if environment is None or problems:
-            raise ProblemsError(_sorted(problems))
+            raise ProblemsError(sort_problems(problems))
         return environment
 
     def load_images(self, environment: Environment) -> dict[str, LockedImage]:
@@ -75,9 +76,9 @@ class Repository:
         """
         file = read_yaml(self.root / "ami" / "images.lock.yaml", name="ami/images.lock.yaml")
         problems: list[Problem] = []
-        lock = _parse(ImageLock, file, problems)
+        lock = parse_model(ImageLock, file, problems)
         if lock is None:
-            raise ProblemsError(_sorted(problems))
+            raise ProblemsError(sort_problems(problems))
         locked = lock.environments.get(environment.name, {})
         missing = [image for image in environment.images if image not in locked]
         if missing:
@@ -217,11 +218,12 @@ def _list_at(file: YamlFile, *location: str | int) -> list[Any]:
     return found if isinstance(found, list) else []
 
 
-def _sorted(problems: Sequence[Problem]) -> list[Problem]:
+def sort_problems(problems: Sequence[Problem]) -> list[Problem]:
+    """Return problems in the order of their files, lines and paths."""
     return sorted(problems, key=lambda problem: (problem.file, problem.line or 0, problem.path))
 
 
-def _parse(model: type[Model], file: YamlFile, problems: list[Problem]) -> Model | None:
+def parse_model(model: type[Model], file: YamlFile, problems: list[Problem]) -> Model | None:
     """Return the file as `model`; on errors add them to `problems` and return None."""
     try:
         return model.model_validate(file.data)

@@ -1,0 +1,1 @@
+"""Machine images: from their definitions to what bakes them."""
