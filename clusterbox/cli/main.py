@@ -26,7 +26,7 @@ COMMANDS = {
     "review": ("review", "judge a change before it is merged, as one comment"),
     "environments": ("changed", "list environments, and which of them a change touches"),
     "post": ("post", "write the comment of a review, or update it"),
-    "costs": ("costs", "prices and estimates of what a site costs"),
+    "costs": ("costs", "prices, estimates, the daily report, the taxi meter and limits"),
     "embedded": ("embedded", "AWS accounts and Slurm clusters on this machine"),
 }
 
