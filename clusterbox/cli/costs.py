@@ -9,6 +9,10 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clusterbox.cli.costs_limits import add_limits
+from clusterbox.cli.costs_meter import add_meter
+from clusterbox.cli.costs_report import add_report
+from clusterbox.cli.costs_spot import add_spot, refresh_spot
 from clusterbox.cli.tables import FORMATS, render_table
 
 if TYPE_CHECKING:
@@ -32,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     """Add the arguments."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     _add_estimate(actions, command)
+    add_limits(actions, command)
+    add_meter(actions, command)
+    add_report(actions, command)
     prices = actions.add_parser("prices", help="show prices, or fetch AWS's own")
     verbs = prices.add_subparsers(dest="verb", metavar="VERB", required=True)
     show = verbs.add_parser("show", help="print prices with their origin")
@@ -44,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
         help="AWS's query API, or an offer file that was downloaded (default: api)",
     )
     refresh.add_argument("--file", type=Path, help="the offer file of --source bulk")
+    add_spot(refresh)
     for verb, run in ((show, _show), (refresh, _refresh)):
         verb.add_argument("--region", help="AWS region (default: that of the environments)")
         verb.set_defaults(run=run)
@@ -188,6 +196,8 @@ def _refresh(options: argparse.Namespace, root: Path) -> int:
     region = _region(options, root)
     if (options.source == "bulk") != (options.file is not None):
         raise InputError("--source bulk and --file FILE go together")
+    if options.spot:
+        return refresh_spot(options, root, region)
     if options.source == "bulk":
         from clusterbox.costs.bulk_file import read_bulk_file
 
@@ -210,8 +220,10 @@ def _load(region: str, root: Path) -> Prices:
     from datetime import UTC, datetime
 
     from clusterbox.costs.prices import load_prices, warn_if_stale
+    from clusterbox.costs.spot import load_spot_prices
 
-    prices = load_prices(region, root=root)
+    spot = load_spot_prices(root, region)
+    prices = load_prices(region, root=root, spot=spot.histories() if spot else None)
     warn_if_stale(prices, datetime.now(UTC).date())
     return prices
 
