@@ -22,9 +22,9 @@ from clusterbox.costs.machines import choose_prices
 from clusterbox.costs.native import decimal, mapping, mappings
 from clusterbox.costs.price import HOURS_PER_MONTH, Price, Unknown
 from clusterbox.costs.prices import Prices
-from clusterbox.embedded.slurm.instance_types import InstanceSize, read_sizes
 from clusterbox.embedded.slurm.queues import NodeGroup, plan_queues
 from clusterbox.errors import InputError, Problem, ProblemsError
+from clusterbox.instance_types import InstanceSize, read_sizes
 from clusterbox.site.budgets import ClusterBudget
 from clusterbox.site.yaml_file import value_at
 

@@ -12,7 +12,7 @@ import yaml
 from clusterbox.clusters.composed import ComposedCluster, read_native
 from clusterbox.costs.limits import LimitPlan, plan_limits
 from clusterbox.costs.prices import load_prices
-from clusterbox.embedded.slurm.instance_types import InstanceSize
+from clusterbox.instance_types import InstanceSize
 from clusterbox.site.budgets import ClusterBudget
 
 SIZES = {

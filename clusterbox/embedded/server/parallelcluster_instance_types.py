@@ -1,7 +1,7 @@
 """Instance types: what each is, and in which zones it is offered.
 
 Where the account was started with ParallelCluster's environment, its facts are AWS's own
-(`clusterbox/embedded/instance_facts.py`). Without it ministack's are left as they are: every name
+(`clusterbox/instance_types.py`). Without it ministack's are left as they are: every name
 is a machine of made-up size.
 """
 
@@ -17,8 +17,8 @@ import botocore.session
 from botocore.model import ListShape, Shape, StructureShape
 from ministack.services import ec2
 
-from clusterbox.embedded.instance_facts import InstanceFacts
 from clusterbox.embedded.server.ministack_api import region
+from clusterbox.instance_types import InstanceFacts
 
 # The zones that ministack has in every region.
 ZONE_LETTERS = ("a", "b", "c")

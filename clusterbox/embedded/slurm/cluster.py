@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 from clusterbox.embedded.slurm import daemons, database, marked, ports, programs, settings
 from clusterbox.embedded.slurm.daemons import EmbeddedSlurmError
-from clusterbox.embedded.slurm.instance_types import read_sizes
 from clusterbox.embedded.slurm.launches import LaunchPlan
 from clusterbox.embedded.slurm.queues import Queue, plan_queues
 from clusterbox.embedded.slurm.settings import Layout, Machine, Options
 from clusterbox.embedded.slurm.state import State, make_folders, read_state, write_program
+from clusterbox.instance_types import read_sizes
 from clusterbox.slurm import Slurm
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from clusterbox.embedded.slurm.instance_types import InstanceSize
 from clusterbox.errors import InputError
+from clusterbox.instance_types import InstanceSize
 
 # The part of an instance's memory that ParallelCluster lets jobs have.
 _MEMORY_RATIO = 0.95

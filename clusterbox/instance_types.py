@@ -1,4 +1,8 @@
-"""Sizes of EC2 instance types, for nodes that look like theirs."""
+"""What AWS says of EC2 instance types, as the package moto in ParallelCluster's environment brings it.
+
+The files are AWS's own answers to DescribeInstanceTypes and DescribeInstanceTypeOfferings at
+moto's release. They are read as data; moto itself is not imported.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,32 @@ from typing import Any
 
 from clusterbox.errors import ClusterboxError
 
-_FACTS = "lib/python3*/site-packages/moto/ec2/resources/instance_types.json.gz"
+_RESOURCES = "lib/python3*/site-packages/moto/ec2/resources"
+
+
+@dataclass(frozen=True)
+class InstanceFacts:
+    """The facts in one folder of data."""
+
+    folder: Path
+
+    @classmethod
+    def find(cls, pcluster_folder: Path) -> InstanceFacts | None:
+        """Return the facts of a Python environment, or None where it has none."""
+        folder = next(iter(sorted(pcluster_folder.glob(_RESOURCES))), None)
+        return None if folder is None else cls(folder)
+
+    def read_types(self) -> dict[str, dict[str, Any]]:
+        """Return AWS's description of each instance type, by name."""
+        types: dict[str, dict[str, Any]] = _read(self.folder / "instance_types.json.gz")
+        return types
+
+    def read_offerings(self, region: str) -> list[tuple[str, str]] | None:
+        """Return each type with each zone that offers it; None where the region is not known."""
+        path = self.folder / "instance_type_offerings/availability-zone" / f"{region}.json.gz"
+        if not path.is_file():
+            return None
+        return [(item["InstanceType"], item["Location"]) for item in _read(path)]
 
 
 @dataclass(frozen=True)
@@ -31,13 +60,12 @@ def read_sizes(pcluster_folder: Path) -> dict[str, InstanceSize]:
     They are AWS's own answers to DescribeInstanceTypes, as the package moto in it brings them.
     Raises ClusterboxError when it is not installed.
     """
-    found = next(iter(sorted(pcluster_folder.glob(_FACTS))), None)
-    if found is None:
+    facts = InstanceFacts.find(pcluster_folder)
+    if facts is None:
         raise ClusterboxError(
             f"the sizes of instance types are not in {pcluster_folder}; run `make setup`"
         )
-    with gzip.open(found) as stream:
-        return {name: _size(facts) for name, facts in json.load(stream).items()}
+    return {name: _size(described) for name, described in facts.read_types().items()}
 
 
 def _size(facts: Mapping[str, Any]) -> InstanceSize:
@@ -63,3 +91,8 @@ def _size(facts: Mapping[str, Any]) -> InstanceSize:
 def _mapping(facts: Mapping[str, Any], key: str) -> dict[str, Any]:
     found = facts.get(key)
     return found if isinstance(found, dict) else {}
+
+
+def _read(path: Path) -> Any:
+    with gzip.open(path) as stream:
+        return json.load(stream)
