@@ -16,7 +16,7 @@ from clusterbox.errors import InputError, ProblemsError
 
 if TYPE_CHECKING:
     from clusterbox.clusters.composed import ComposedCluster
-    from clusterbox.clusters.findings import Finding, NotChecked, Validation
+    from clusterbox.clusters.findings import Accepted, Finding, NotChecked, Validation
 
 COLUMNS = ("cluster", "level", "where", "path", "rule", "message", "what to do")
 _LEVELS = ("ERROR", "WARNING", "INFO")
@@ -111,10 +111,11 @@ def _render(validations: Mapping[str, Validation], form: str, level: str) -> str
         if finding.level in levels
     ]
     not_checked = [item for validation in validations.values() for item in validation.not_checked]
+    accepted = [item for validation in validations.values() for item in validation.accepted]
     if form == "json":
-        return formats.render_json(findings, not_checked) + "\n"
+        return formats.render_json(findings, not_checked, accepted) + "\n"
     if form == "sarif":
-        return formats.render_sarif(findings, not_checked) + "\n"
+        return formats.render_sarif(findings, not_checked, accepted) + "\n"
     if form == "github":
         text = formats.render_github(findings)
         return text + "\n" if text else ""
@@ -122,6 +123,7 @@ def _render(validations: Mapping[str, Validation], form: str, level: str) -> str
         return render_table(COLUMNS, [_row(finding) for finding in findings], "csv") + "\n"
     parts = [
         _render_findings(findings, form),
+        _render_accepted(accepted, form),
         _render_not_checked(not_checked, len(validations), form),
         _summary(validations),
     ]
@@ -159,6 +161,16 @@ def _render_findings(findings: Iterable[Finding], form: str) -> str:
                 )
         blocks.append("\n".join(lines))
     return "\n".join(blocks)
+
+
+def _render_accepted(items: Iterable[Accepted], form: str) -> str:
+    rows = [[item.finding.rule, item.finding.cluster, item.reason] for item in items]
+    if not rows:
+        return ""
+    if form == "markdown":
+        return render_table(("accepted", "cluster", "because"), rows, form)
+    lines = [f"  {rule} of {cluster}: {reason}" for rule, cluster, reason in rows]
+    return "Accepted by the environment:\n" + "\n".join(lines)
 
 
 def _render_not_checked(items: Iterable[NotChecked], of: int, form: str) -> str:

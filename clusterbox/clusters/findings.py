@@ -34,6 +34,14 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Accepted:
+    """A finding that the environment accepts for its cluster, and why."""
+
+    finding: Finding
+    reason: str
+
+
+@dataclass(frozen=True)
 class NotChecked:
     """A rule that could not be answered offline, and why; it has neither passed nor failed."""
 
@@ -49,6 +57,7 @@ class Validation:
     cluster: str
     findings: tuple[Finding, ...]
     not_checked: tuple[NotChecked, ...]
+    accepted: tuple[Accepted, ...] = ()
 
     @property
     def failed(self) -> bool:

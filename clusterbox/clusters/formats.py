@@ -10,50 +10,64 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from clusterbox.clusters.findings import Finding, Level, NotChecked
+from clusterbox.clusters.findings import Accepted, Finding, Level, NotChecked
 
 _SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _SARIF_LEVELS = {Level.ERROR: "error", Level.WARNING: "warning", Level.INFO: "note"}
 _GITHUB_COMMANDS = {Level.ERROR: "error", Level.WARNING: "warning", Level.INFO: "notice"}
 
 
-def render_json(findings: Iterable[Finding], not_checked: Iterable[NotChecked]) -> str:
-    """Return findings and what was not checked as one JSON object."""
+def render_json(
+    findings: Iterable[Finding],
+    not_checked: Iterable[NotChecked],
+    accepted: Iterable[Accepted] = (),
+) -> str:
+    """Return findings, what was not checked and what is accepted as one JSON object."""
     document = {
-        "findings": [
-            {
-                "cluster": item.cluster,
-                "level": item.level.value,
-                "rule": item.rule,
-                "path": item.path,
-                "file": item.file,
-                "line": item.line,
-                "message": item.message,
-                "advice": item.advice,
-            }
-            for item in findings
-        ],
+        "findings": [_record(item) for item in findings],
         "not_checked": [
             {"cluster": item.cluster, "rule": item.rule, "reason": item.reason}
             for item in not_checked
         ],
+        "accepted": [{**_record(item.finding), "reason": item.reason} for item in accepted],
     }
     return json.dumps(document, indent=2, ensure_ascii=False)
 
 
-def render_sarif(findings: Sequence[Finding], not_checked: Iterable[NotChecked]) -> str:
+def _record(finding: Finding) -> dict[str, Any]:
+    return {
+        "cluster": finding.cluster,
+        "level": finding.level.value,
+        "rule": finding.rule,
+        "path": finding.path,
+        "file": finding.file,
+        "line": finding.line,
+        "message": finding.message,
+        "advice": finding.advice,
+    }
+
+
+def render_sarif(
+    findings: Sequence[Finding],
+    not_checked: Iterable[NotChecked],
+    accepted: Sequence[Accepted] = (),
+) -> str:
     """Return a SARIF log, as code scanning of GitHub and others read it.
 
-    What was not checked is a notification of the run. A finding keeps its fingerprint when lines
-    move and when values in its message change.
+    What was not checked is a notification of the run, and what is accepted a suppressed result. A
+    finding keeps its fingerprint when lines move and when values in its message change.
     """
-    rules = sorted({finding.rule for finding in findings})
+    told = [*((item, None) for item in findings), *((i.finding, i.reason) for i in accepted)]
+    rules = sorted({finding.rule for finding, _ in told})
     places: Counter[str] = Counter()
     results = []
-    for finding in findings:
+    for finding, reason in told:
         place = "/".join((finding.file, finding.cluster, finding.rule, finding.path))
         places[place] += 1
-        results.append(_sarif_result(finding, rules, f"{place}/{places[place]}"))
+        result = _sarif_result(finding, rules, f"{place}/{places[place]}")
+        if reason is not None:
+            result["suppressions"] = [{"kind": "external", "justification": reason}]
+        results.append(result)
     log = {
         "$schema": _SARIF_SCHEMA,
         "version": "2.1.0",
@@ -62,7 +76,7 @@ def render_sarif(findings: Sequence[Finding], not_checked: Iterable[NotChecked])
                 "tool": {
                     "driver": {
                         "name": "clusterbox",
-                        "rules": [_sarif_rule(rule, findings) for rule in rules],
+                        "rules": [_sarif_rule(rule, [item for item, _ in told]) for rule in rules],
                     }
                 },
                 "invocations": [

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from clusterbox.clusters.advice import advise
 from clusterbox.clusters.composed import ComposedCluster
 from clusterbox.clusters.facts import account_facts
-from clusterbox.clusters.findings import Finding, Level, NotChecked, Validation
+from clusterbox.clusters.findings import Accepted, Finding, Level, NotChecked, Validation
 from clusterbox.clusters.older_schemas import explain_removed
 from clusterbox.clusters.process import ask_library
 from clusterbox.clusters.rules import find_rule_findings
@@ -70,15 +70,54 @@ def _as_texts(data: Any) -> Any:
 def _judge(key: str, cluster: ComposedCluster, answer: Mapping[str, Any]) -> Validation:
     found = [_finding(key, cluster, item) for item in answer["findings"]]
     found += [replace(finding, cluster=key) for finding in find_rule_findings(cluster)]
-    findings = sorted(dict.fromkeys(found), key=_order)
+    found, accepted = _part_accepted(key, cluster, list(dict.fromkeys(found)))
     unchecked = {(rule, reason) for rule, reason in answer["not_checked"]}
     if cluster.environment is None:
         unchecked.add(_NAME_UNKNOWN)
     return Validation(
         cluster=key,
-        findings=tuple(findings),
+        findings=tuple(sorted(found, key=_order)),
         not_checked=tuple(NotChecked(key, *item) for item in sorted(unchecked)),
+        accepted=tuple(sorted(accepted, key=lambda item: _order(item.finding))),
     )
+
+
+def _part_accepted(
+    key: str, cluster: ComposedCluster, found: Sequence[Finding]
+) -> tuple[list[Finding], list[Accepted]]:
+    """Return what was found, and apart from it what the environment accepts for the cluster.
+
+    An entry that accepts nothing any more is a finding itself, so that it does not hide what comes.
+    """
+    environment = cluster.environment
+    entries = environment.clusters if environment is not None else ()
+    reasons = {
+        rule: reason
+        for entry in entries
+        if entry.name == cluster.name
+        for rule, reason in entry.accepted_findings.items()
+    }
+    accepted = [
+        Accepted(item, reasons[item.rule])
+        for item in found
+        if item.rule in reasons and item.level is not Level.ERROR
+    ]
+    taken = {item.finding for item in accepted}
+    kept = [item for item in found if item not in taken]
+    for rule in sorted(set(reasons) - {item.finding.rule for item in accepted}):
+        kept.append(
+            Finding(
+                cluster=key,
+                level=Level.INFO,
+                rule="NothingToAccept",
+                path=f"accepted_findings.{rule}",
+                file=f"environments/{environment.name}.yaml" if environment else "",
+                line=None,
+                message=f"{rule} is accepted for {cluster.name}, and finds no hint or warning there.",
+                advice="Remove the entry, so that it does not hide what comes.",
+            )
+        )
+    return kept, accepted
 
 
 def _finding(key: str, cluster: ComposedCluster, item: Mapping[str, Any]) -> Finding:

@@ -13,7 +13,9 @@ from clusterbox.site.fields import (
     Identifier,
     InstanceType,
     Once,
+    Reason,
     Region,
+    RuleName,
     Section,
     SubnetName,
     TagValue,
@@ -54,6 +56,10 @@ class ClusterEntry(Section):
 
     name: ClusterName = Field(description="name of the cluster, unique in the account and region")
     config: ConfigFile = Field(description="file in cluster_configs/, native ParallelCluster YAML")
+    accepted_findings: dict[RuleName, Reason] = Field(
+        default_factory=dict,
+        description="rule → why its hints and warnings are accepted; an error never is",
+    )
 
 
 class Environment(Section):

@@ -256,6 +256,13 @@ EmailAddress = Annotated[
         "must be one mail address, such as ada@example.gov",
     ),
 ]
+RuleName = Annotated[
+    str,
+    _text(r"[A-Z][A-Za-z]{2,99}", "must be the name of a rule, as `clusters validate` shows it"),
+]
+Reason = Annotated[
+    str, _text(r"(?s:.{10,1000})", "must say in 10 characters or more why it is accepted")
+]
 SlurmName = Annotated[
     str,
     _text(

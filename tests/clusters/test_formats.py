@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from clusterbox.clusters.findings import Finding, Level, NotChecked
+from clusterbox.clusters.findings import Accepted, Finding, Level, NotChecked
 from clusterbox.clusters.formats import render_github, render_json, render_sarif
 
 ERROR = Finding(
@@ -50,6 +50,7 @@ def test_json_has_findings_and_what_was_not_checked() -> None:
                 "reason": "whether key pair k exists",
             }
         ],
+        "accepted": [],
     }
 
 
@@ -88,6 +89,19 @@ def test_a_fingerprint_is_one_finding_s_and_outlives_a_moved_line(sarif: dict[st
     prints = [item["partialFingerprints"] for item in sarif["runs"][0]["results"]]
     assert again["runs"][0]["results"][0]["partialFingerprints"] == prints[0]
     assert len({str(item) for item in prints}) == 3
+
+
+def test_what_is_accepted_is_a_suppressed_result_with_its_reason() -> None:
+    accepted = [Accepted(HINT, "the logs go elsewhere")]
+    log = json.loads(render_sarif([ERROR], [], accepted))
+    told, suppressed = log["runs"][0]["results"]
+    assert "suppressions" not in told
+    assert suppressed["ruleId"] == "LogSettings"
+    assert suppressed["suppressions"] == [
+        {"kind": "external", "justification": "the logs go elsewhere"}
+    ]
+    (entry,) = json.loads(render_json([], [], accepted))["accepted"]
+    assert (entry["rule"], entry["reason"]) == ("LogSettings", "the logs go elsewhere")
 
 
 def test_github_annotations_are_escaped() -> None:

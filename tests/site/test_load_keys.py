@@ -170,7 +170,7 @@ from tests.site.site_files import EXISTING, edit, problems_of
             "config: eco.yaml",
             "config: eco.yaml, queue: x",
             [
-                "41: clusters[0].queue: is not a known key; allowed here: name, config",
+                "41: clusters[0].queue: is not a known key; allowed here: name, config, accepted_findings",
             ],
             id="an unknown key of a cluster",
         ),
