@@ -96,7 +96,9 @@ def _cluster_parts(review: EnvironmentReview) -> Iterator[_Part]:
         ]
         for item in review.clusters
     ]
-    yield _Part("### Clusters\n\n" + table(["cluster", "verdict", "first", "running jobs"], rows))
+    yield _Part(
+        "### Clusters\n\n" + table(["cluster", "verdict", "to do first", "running jobs"], rows)
+    )
     for item in review.clusters:
         yield from _one_cluster_parts(item)
 
@@ -136,7 +138,8 @@ def _one_cluster_parts(item: ClusterReview) -> Iterator[_Part]:
         yield _Part(
             details(
                 f"{item.name}: {plural(len(item.comparison.changes), 'changed parameter')}",
-                table(["parameter", "before", "after", "update policy", "first"], rows) + more,
+                table(["parameter", "before", "after", "update policy", "to do first"], rows)
+                + more,
             ),
             4,
             f"_Changed parameters of {code(item.name)} were left out._",

@@ -13,6 +13,8 @@ from clusterbox.review.markup import plural
 from clusterbox.review.review import ClusterReview, EnvironmentReview, Review
 from clusterbox.review.stacks import Impact, StackChange
 
+_HEAD_CHARACTERS = 160
+
 
 class Severity(IntEnum):
     """How bad a consequence is; the numbers only order them."""
@@ -108,7 +110,13 @@ def _of_security(review: EnvironmentReview) -> Iterator[Consequence]:
             f"; and {plural(more, 'other widening')} of permissions or protections" if more else ""
         )
         severity = Severity.WIDENING if heaviest.grade <= Grade.PRINCIPAL else Severity.GRANT
-        yield Consequence(severity, f"{review.name}: {heaviest.sentence}{others}.")
+        yield Consequence(severity, f"{review.name}: {_head(heaviest.sentence)}{others}.")
+
+
+def _head(sentence: str) -> str:
+    """Return what a sentence says now, short enough for a first line; the whole stands below."""
+    now = sentence.partition(" (before:")[0]
+    return now if len(now) <= _HEAD_CHARACTERS else now[:_HEAD_CHARACTERS].rsplit(" ", 1)[0] + " …"
 
 
 def _of_stacks(review: EnvironmentReview) -> Iterator[Consequence]:

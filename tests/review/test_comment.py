@@ -163,6 +163,17 @@ def test_the_loss_of_data_says_in_which_stack() -> None:
     assert "is given up" in second.sentence
 
 
+def test_the_first_line_is_short_and_the_whole_sentence_stands_below() -> None:
+    sentence = f"role r may now s3:* on {'x' * 90} and {'y' * 90} (before: only on a bucket)"
+    comment = render_comment(_review(_environment(security=(_widening(sentence),))))
+    first = comment.splitlines()[0]
+    assert "role r may now" in first
+    assert "before" not in first
+    assert len(first) < 200
+    assert "y" * 90 in comment
+    assert "(before: only on a bucket)" in comment
+
+
 def test_grants_of_a_new_stack_come_below_what_happens_to_jobs() -> None:
     new = StackDiff("ws-dev", "ws-dev-identity", StackChange.ADDED, (), 0, "x")
     found = find_consequences(
