@@ -30,7 +30,7 @@ class CostGuard(Construct):
     """The function that stops clusters, with one topic for each cluster that it may stop.
 
     `topics` has the topic that a cluster's budget publishes to when it is spent, for clusters that
-    are then drained or stopped.
+    are then drained or stopped; `subscriptions` has the function's subscription of each.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class CostGuard(Construct):
             )
             for cluster in actions
         }
+        self.subscriptions: dict[str, sns.Subscription] = {}
         if not actions:
             return
         drained = [cluster for cluster, action in actions.items() if action == "drain"]
@@ -132,8 +133,8 @@ class CostGuard(Construct):
             "runs once a cluster and month; an account with the lowest quota has none to reserve",
         )
         ignore_lint(function, "W3005", "CDK lets every function wait for its role by itself")
-        for topic in self.topics.values():
-            topic.add_subscription(
+        for cluster, topic in self.topics.items():
+            self.subscriptions[cluster] = topic.add_subscription(
                 subscriptions.LambdaSubscription(function, dead_letter_queue=dead_letters)
             )
 
@@ -171,8 +172,13 @@ class CostGuard(Construct):
 
 def make_dead_letters(
     scope: Construct, environment: Environment, *, key: kms.IKey
-) -> tuple[sqs.Queue, cloudwatch.Alarm]:
-    """Return the queue of what failed for good, and the alarm that somebody has to look at it."""
+) -> tuple[sqs.Queue, list[cloudwatch.Alarm]]:
+    """Return the queue of what failed for good, and the alarms that somebody has to look at it.
+
+    The first one goes on while anything lies in the queue, and an alarm that is on tells nothing
+    more. The second one tells of each failure after that; alone it could miss the first, as SQS
+    tells CloudWatch of a queue that nobody used for six hours only minutes later.
+    """
     queue = sqs.Queue(
         scope,
         "DeadLetters",
@@ -182,23 +188,31 @@ def make_dead_letters(
         retention_period=cdk.Duration.days(14),
     )
     acknowledge(queue, "AwsSolutions-SQS3", "is itself the queue of dead letters")
-    alarm = cloudwatch.Alarm(
-        scope,
-        "DeadLettersAlarm",
-        alarm_description=(
-            f"{environment.name}: a cluster whose budget is spent was NOT stopped, or the daily cost "
-            "report was not started. The logs of the stack "
-            f"{names.stack_name(environment, 'costs')} say why."
+    minute = cdk.Duration.minutes(1)
+    metrics = {
+        "DeadLettersAlarm": queue.metric_approximate_number_of_messages_visible(
+            period=minute, statistic="Maximum"
         ),
-        metric=queue.metric_approximate_number_of_messages_visible(
-            period=cdk.Duration.minutes(1), statistic="Maximum"
-        ),
-        threshold=0,
-        comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
-        evaluation_periods=1,
-        treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
-    )
-    return queue, alarm
+        "NewDeadLettersAlarm": queue.metric_number_of_messages_sent(period=minute, statistic="Sum"),
+    }
+    alarms = [
+        cloudwatch.Alarm(
+            scope,
+            name,
+            alarm_description=(
+                f"{environment.name}: a cluster whose budget is spent was NOT stopped, or the daily "
+                "cost report was not started. The logs of the stack "
+                f"{names.stack_name(environment, 'costs')} say why."
+            ),
+            metric=metric,
+            threshold=0,
+            comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
+            evaluation_periods=1,
+            treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+        )
+        for name, metric in metrics.items()
+    ]
+    return queue, alarms
 
 
 def _topic_name(environment: Environment, cluster: str) -> str:

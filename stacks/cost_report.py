@@ -109,7 +109,7 @@ class CostReport(Construct):
             statements=costs.make_report(
                 environment,
                 source=arns.bucket(
-                    environment, f"cdk-*-assets-{environment.account}-{environment.region}/*"
+                    environment, f"cdk-*-assets-{environment.account}-{environment.region}"
                 ),
                 reports=(bucket, folder),
                 alarms=alarms.topic_arn,

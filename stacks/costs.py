@@ -12,7 +12,6 @@ from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
-from clusterbox.errors import InputError
 from clusterbox.site import names
 from clusterbox.site.budgets import Budgets
 from clusterbox.site.environment import Environment
@@ -23,16 +22,11 @@ from stacks.permissions import arns, costs
 from stacks.permissions.roles import make_role
 from stacks.site_stack import SiteStack
 
-# Source: AWS Budgets API reference, CreateBudget: NotificationsWithSubscribers.
-_MOST_NOTIFICATIONS = 10
 _SPENT_PERCENT = 100
 
 
 class CostsStack(SiteStack):
-    """One budget for the environment and one for each cluster that has one, and what they set off.
-
-    Raises InputError when a budget would have more notifications than AWS takes.
-    """
+    """One budget for the environment and one for each cluster that has one, and what they set off."""
 
     def __init__(
         self,
@@ -54,8 +48,9 @@ class CostsStack(SiteStack):
         self._budgets = budgets
         self._let_services_use(key)
         self.alarms = self._make_alarms(key)
-        dead_letters, alarm = make_dead_letters(self, environment, key=key)
-        alarm.add_alarm_action(actions.SnsAction(self.alarms))
+        dead_letters, alarms = make_dead_letters(self, environment, key=key)
+        for alarm in alarms:
+            alarm.add_alarm_action(actions.SnsAction(self.alarms))
         guard = CostGuard(
             self,
             "Guard",
@@ -156,7 +151,6 @@ class CostsStack(SiteStack):
             "Budget",
             amount=float(budgets.monthly_usd),
             tag=(names.TAG_ENVIRONMENT, environment.name),
-            spent=None,
         )
         # A name inside of it becomes a logical id of its own, whatever characters it has.
         scope = Construct(self, "Budgets")
@@ -167,6 +161,7 @@ class CostsStack(SiteStack):
                 amount=float(budget.monthly_usd),
                 tag=(names.TAG_CLUSTER, cluster),
                 spent=guard.topics.get(cluster),
+                stops=guard.subscriptions.get(cluster),
             )
 
     def _make_budget(
@@ -176,25 +171,24 @@ class CostsStack(SiteStack):
         *,
         amount: float,
         tag: tuple[str, str],
-        spent: sns.Topic | None,
+        spent: sns.Topic | None = None,
+        stops: sns.Subscription | None = None,
     ) -> None:
-        """Make a monthly budget of what carries a tag; `spent` is told when all of it is spent."""
+        """Make a monthly budget of what carries a tag; `spent` is told when all of it is spent.
+
+        `stops` is the subscription of what then stops the cluster.
+        """
         budgets = self._budgets
         warn = [
             percent for percent in budgets.warn_percent if percent != _SPENT_PERCENT or not spent
         ]
+        # AWS takes ten (API reference, "Notification"): warn_percent holds at most eight.
         notifications = [
             *(_notification("ACTUAL", percent, self.alarms) for percent in warn),
             _notification("FORECASTED", budgets.forecast_percent, self.alarms),
             *([_notification("ACTUAL", _SPENT_PERCENT, spent)] if spent else []),
         ]
-        if len(notifications) > _MOST_NOTIFICATIONS:
-            raise InputError(
-                f"environments/{self._environment.name}.yaml: budgets.warn_percent: AWS takes "
-                f"{_MOST_NOTIFICATIONS} notifications for a budget, the forecast and the stop "
-                f"included; there are {len(notifications)}"
-            )
-        aws_budgets.CfnBudget(
+        budget = aws_budgets.CfnBudget(
             scope,
             construct_id,
             # No name of our own: a change of the notifications makes a new budget before the old
@@ -204,9 +198,20 @@ class CostsStack(SiteStack):
                 time_unit="MONTHLY",
                 budget_limit=aws_budgets.CfnBudget.SpendProperty(amount=amount, unit="USD"),
                 cost_filters={"TagKeyValue": [f"user:{tag[0]}${tag[1]}"]},
+                # What is used counts, whoever pays for it: an account that lives on credits must
+                # be told too.
+                cost_types=aws_budgets.CfnBudget.CostTypesProperty(
+                    include_credit=False, include_refund=False
+                ),
             ),
             notifications_with_subscribers=notifications,
         )
+        # What is spent is told once a month: a budget that is there before it may publish, or before
+        # anybody listens, could tell it to nobody.
+        for topic in filter(None, (self.alarms, spent)):
+            budget.node.add_dependency(topic.node.find_child("Policy"))
+        if stops is not None:
+            budget.node.add_dependency(stops)
 
     def _trust_ci(self, identity: IdentityStack) -> None:
         """Make a role with which a scheduled pipeline of the main branch makes the report.

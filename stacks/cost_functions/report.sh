@@ -7,6 +7,8 @@
 set -euo pipefail
 : "${CLUSTERBOX_ENVIRONMENT:?}" "${CLUSTERBOX_ACCOUNT:?}" "${AWS_REGION:?}"
 : "${CLUSTERBOX_REPORTS:?s3://BUCKET/FOLDER}" "${CLUSTERBOX_ALARMS:?ARN of a topic}"
+# The mail has names from tags, in any language; file:// is else read as the locale says.
+export AWS_CLI_FILE_ENCODING=UTF-8
 work=${CLUSTERBOX_WORK:-/tmp/clusterbox-report}
 python="$work/venv/bin/python"
 mkdir -p "$work/history"

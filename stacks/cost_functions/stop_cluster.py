@@ -178,14 +178,16 @@ def drain(
 ) -> Outcome:
     """Let no new job start in any queue, through the head node; running jobs go on.
 
-    Raises NotStoppedError when Systems Manager does not reach the head node, or Slurm refuses.
+    Raises NotStoppedError when Systems Manager does not reach the head node, or Slurm refuses, and
+    when it is not clear which machine is the head node.
     """
+    # One that starts just now is not reached yet either: an error, and so tried again.
     instance = _find_head_node(ec2, cluster)
     if instance is None:
         return Outcome(
             "its head node does not run",
-            "Its head node does not run, so no job starts there. Nodes that it started before may "
-            "still run.",
+            "Its head node does not run, so no job starts now. Nodes that it started before may "
+            "still run. Nothing is drained when it runs again: jobs start then.",
             "",
         )
     try:
@@ -214,10 +216,13 @@ def _find_head_node(ec2: Any, cluster: str) -> str | None:
         Filters=[
             {"Name": "tag:parallelcluster:cluster-name", "Values": [cluster]},
             {"Name": "tag:parallelcluster:node-type", "Values": ["HeadNode"]},
-            {"Name": "instance-state-name", "Values": ["running"]},
+            {"Name": "instance-state-name", "Values": ["pending", "running"]},
         ]
     )
     ids = [item["InstanceId"] for group in found["Reservations"] for item in group["Instances"]]
+    # Anybody who may tag machines can make a second one.
+    if len(ids) > 1:
+        raise NotStoppedError(f"{cluster}: more than one head node: {', '.join(sorted(ids))}")
     return str(ids[0]) if ids else None
 
 

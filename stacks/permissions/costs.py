@@ -129,8 +129,8 @@ def make_report(
 ) -> list[Statement]:
     """Return what the project needs that makes the daily report.
 
-    `source` is the ARN of the archive of this repository, `reports` the name of the bucket and the
-    folder in it where reports are kept.
+    `source` is the ARN of the bucket that has the archive of this repository, `reports` the name of
+    the bucket and the folder in it where reports are kept.
     """
     bucket, folder = reports
     return [
@@ -138,8 +138,15 @@ def make_report(
         Statement(
             "Source",
             ["s3:GetObject", "s3:GetObjectVersion"],
-            [source],
+            [f"{source}/*"],
             because="CDK names the archive after its content",
+        ),
+        # CodeBuild looks whose bucket it is: "S3BucketIdentity" of its user guide's service role.
+        Statement(
+            "SourceBucket",
+            ["s3:GetBucketAcl", "s3:GetBucketLocation"],
+            [source],
+            because="CDK's bootstrap has a qualifier in the name of its bucket",
         ),
         Statement(
             "KeepReports",

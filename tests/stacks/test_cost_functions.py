@@ -207,7 +207,7 @@ def test_only_the_document_is_run_and_only_on_the_running_head_node(
             "Filters": [
                 {"Name": "tag:parallelcluster:cluster-name", "Values": ["ws-eco"]},
                 {"Name": "tag:parallelcluster:node-type", "Values": ["HeadNode"]},
-                {"Name": "instance-state-name", "Values": ["running"]},
+                {"Name": "instance-state-name", "Values": ["pending", "running"]},
             ]
         },
     )
@@ -261,6 +261,16 @@ def test_without_a_head_node_there_is_nothing_to_drain(aws: Aws, settings: Setti
     aws.head_node()
     outcome = drain("ws-eco", settings, aws.clients["ec2"], aws.clients["ssm"], no_wait)
     assert (outcome.done, outcome.undo) == ("its head node does not run", "")
+    # Whoever starts it again has jobs start, too.
+    assert "Nothing is drained when it runs again" in outcome.detail
+
+
+def test_a_second_head_node_is_an_error_and_nothing_is_run_on_either(
+    aws: Aws, settings: Settings
+) -> None:
+    aws.head_node("i-0bb", "i-0aa")
+    with pytest.raises(NotStoppedError, match="more than one head node: i-0aa, i-0bb"):
+        drain("ws-eco", settings, aws.clients["ec2"], aws.clients["ssm"], no_wait)
 
 
 def test_the_topic_says_which_cluster_it_is_and_people_are_told(
@@ -398,6 +408,8 @@ def test_running_jobs_go_on_and_no_other_starts_until_the_queues_are_up_again(
         running = submit()
         wait_for("the first job runs", lambda: state(running)[0] == "RUNNING")
         assert set_to("DOWN") == ["eco: UP, now DOWN", "spot: UP, now DOWN"]
+        # ReconfigFlags=KeepPartState, as ParallelCluster sets it.
+        subprocess.run(["scontrol", "reconfigure"], env=slurm.environment, check=True)
         assert set_to("DOWN") == ["eco: stays DOWN", "spot: stays DOWN"]
         # The node has room and submitting is not refused, but nothing starts.
         late = submit()
@@ -511,6 +523,14 @@ def test_the_report_is_kept_and_told(build: Build) -> None:
     assert message.endswith("aws s3 cp s3://logs/costs/ws-dev/2026-03-02.html .\n")
     installed = [line for line in build.calls.read_text().splitlines() if " pip " in line]
     assert "--require-hashes --only-binary :all: -r requirements.txt" in installed[0]
+
+
+def test_the_mail_is_read_as_utf_8_whatever_the_locale_is(build: Build) -> None:
+    write_program(
+        build.folder / "bin", "aws", f'echo "$1 $AWS_CLI_FILE_ENCODING" >>{build.folder}/encodings'
+    )
+    assert build.run().returncode == 0
+    assert "sns UTF-8" in (build.folder / "encodings").read_text(encoding="utf-8")
 
 
 def test_a_partial_report_is_kept_and_called_partial(build: Build) -> None:

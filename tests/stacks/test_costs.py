@@ -51,6 +51,11 @@ def budgets_of(templates: Templates) -> dict[str, Resource]:
     return found
 
 
+def test_what_a_credit_pays_counts_too(ws_dev: Templates) -> None:
+    for properties in budgets_of(ws_dev).values():
+        assert properties["Budget"]["CostTypes"] == {"IncludeCredit": False, "IncludeRefund": False}
+
+
 def test_each_budget_counts_what_carries_one_tag(ws_dev: Templates) -> None:
     amounts = {
         tag: (properties["Budget"]["BudgetLimit"], properties["Budget"]["TimeUnit"])
@@ -108,22 +113,47 @@ def test_a_cluster_that_only_warns_has_no_topic_that_stops_it(sandbox: Templates
     assert sorted(filter(None, names)) == ["clusterbox-sandbox-spent-sandbox-economy-hpc"]
 
 
-def test_more_notifications_than_aws_takes_are_refused(root: Path, tmp_path: Path) -> None:
+def test_as_many_warnings_as_can_be_are_not_more_than_aws_takes(root: Path, tmp_path: Path) -> None:
     copy = copy_repository(root, tmp_path / "copy")
     path = copy / "environments" / "ws-dev.yaml"
     text = path.read_text(encoding="utf-8")
     assert "\n  monthly_usd: 1200\n" in text
-    many = ", ".join(str(percent) for percent in range(10, 100, 10))
-    path.write_text(
-        text.replace(
-            "\n  monthly_usd: 1200\n", f"\n  monthly_usd: 1200\n  warn_percent: [{many}]\n"
-        ),
-        encoding="utf-8",
-    )
-    with pytest.raises(
-        InputError, match=r"ws-dev\.yaml: budgets\.warn_percent: AWS takes 10 .* 11"
-    ):
-        build_app(copy, "ws-dev", outdir=tmp_path / "out")
+
+    def warn_at(percents: range) -> None:
+        line = f"\n  monthly_usd: 1200\n  warn_percent: {[*percents]}\n"
+        path.write_text(text.replace("\n  monthly_usd: 1200\n", line), encoding="utf-8")
+
+    warn_at(range(10, 90, 10))
+    build_app(copy, "ws-dev", outdir=tmp_path / "out").synth()
+    template = json.loads((tmp_path / "out" / "ws-dev-costs.template.json").read_text())
+    found = [
+        len(budget["Properties"]["NotificationsWithSubscribers"])
+        for _, _, budget in each({"ws-dev-costs": template}, "AWS::Budgets::Budget")
+    ]
+    # AWS Budgets API reference, "Notification": up to ten.
+    assert max(found) == 10
+    warn_at(range(10, 100, 10))
+    with pytest.raises(InputError, match=r"budgets\.warn_percent: must hold at most 8"):
+        build_app(copy, "ws-dev", outdir=tmp_path / "more")
+
+
+def test_a_budget_waits_until_it_may_tell_and_somebody_listens(ws_dev: Templates) -> None:
+    template = ws_dev["ws-dev-costs"]["Resources"]
+
+    def is_about(resource: Resource, topic: str) -> bool:
+        properties = resource["Properties"]
+        return {"Ref": topic} in [*properties.get("Topics", []), properties.get("TopicArn")]
+
+    budgets = {k: r for k, r in template.items() if r["Type"] == "AWS::Budgets::Budget"}
+    assert len(budgets) == 3
+    for budget in budgets.values():
+        told = {topic for _, _, topic in notifications(budget["Properties"])}
+        waits_for = [template[name] for name in budget["DependsOn"]]
+        for topic in told:
+            kinds = {item["Type"] for item in waits_for if is_about(item, topic)}
+            # People confirm their subscriptions later than any deployment.
+            stops = set() if topic == ALARMS["Ref"] else {"AWS::SNS::Subscription"}
+            assert kinds == {"AWS::SNS::TopicPolicy", *stops}
 
 
 def test_without_budgets_there_is_no_stack_and_nobody_else_may_use_the_key(
@@ -224,9 +254,17 @@ def test_a_stop_that_fails_for_good_is_told(templates: Templates) -> None:
     )
     schedule = only(template, "AWS::Scheduler::Schedule")["Properties"]
     assert schedule["Target"]["DeadLetterConfig"] == {"Arn": queue}
-    alarm = only(template, "AWS::CloudWatch::Alarm")["Properties"]
-    assert alarm["Dimensions"][0]["Value"] == {"Fn::GetAtt": ["DeadLettersBBF8BAAB", "QueueName"]}
-    assert (alarm["Threshold"], alarm["AlarmActions"]) == (0, [ALARMS])
+    alarms = [alarm["Properties"] for _, _, alarm in each(stack, "AWS::CloudWatch::Alarm")]
+    for alarm in alarms:
+        assert alarm["Dimensions"][0]["Value"] == {
+            "Fn::GetAtt": ["DeadLettersBBF8BAAB", "QueueName"]
+        }
+        assert (alarm["Threshold"], alarm["AlarmActions"]) == (0, [ALARMS])
+    # What lies in the queue keeps the one on for two weeks; the other tells of what is new.
+    assert {(alarm["MetricName"], alarm["Statistic"]) for alarm in alarms} == {
+        ("ApproximateNumberOfMessagesVisible", "Maximum"),
+        ("NumberOfMessagesSent", "Sum"),
+    }
 
 
 def test_logs_are_encrypted_and_end(templates: Templates) -> None:
@@ -297,6 +335,14 @@ def test_the_report_is_made_at_the_hour_of_the_environment(ws_dev: Templates) ->
     started = statements(ws_dev, "ReportScheduleRolePolicy")["StartReport"]
     assert started["Action"] == "codebuild:StartBuild"
     assert started["Resource"] == {"Fn::GetAtt": ["ReportProject38522135", "Arn"]}
+
+
+def test_the_project_reads_the_archive_and_looks_whose_bucket_it_is(ws_dev: Templates) -> None:
+    found = statements(ws_dev, "ReportRolePolicy")
+    bucket = "arn:aws:s3:::cdk-*-assets-427491229895-us-west-2"
+    assert found["Source"]["Resource"] == f"{bucket}/*"
+    assert found["SourceBucket"]["Resource"] == bucket
+    assert found["SourceBucket"]["Action"] == ["s3:GetBucketAcl", "s3:GetBucketLocation"]
 
 
 def test_a_report_that_fails_is_told(ws_dev: Templates) -> None:
