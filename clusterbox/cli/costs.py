@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from clusterbox.cli.costs_spot import add_spot, refresh_spot
 from clusterbox.cli.tables import FORMATS, render_table
 
 if TYPE_CHECKING:
+    from clusterbox.clusters.composed import ComposedCluster
     from clusterbox.costs.estimate import Estimate
     from clusterbox.costs.lines import Line
     from clusterbox.costs.prices import Prices
@@ -76,6 +77,12 @@ def _add_estimate(
         type=_decimal_up_to(1),
         help="share of all nodes that then run (0 to 1; default: 1)",
     )
+    estimate.add_argument(
+        "--history",
+        type=Path,
+        metavar="FILE",
+        help="take the typical use of each cluster from what `costs meter --record` kept",
+    )
     estimate.add_argument("--format", choices=FORMATS, default="table", help="how to print it")
     estimate.epilog = (
         f"example: clusterbox {command} estimate ws-eco --hours-a-day 8 --utilisation 0.5"
@@ -101,18 +108,15 @@ def _estimate(options: argparse.Namespace, root: Path) -> int:
         estimate = estimate_environment(environment, clusters, prices)
     else:
         try:
-            cluster = compose_repository(root, [options.name])[options.name]
+            clusters = [compose_repository(root, [options.name])[options.name]]
         except UnknownClusterError as error:
             names = ", ".join([*repository.environment_names(), *error.known])
             raise InputError(
                 f"there is no environment or cluster {options.name}; known: {names}"
             ) from error
-        prices = _load(str(cluster.configuration.get("Region")), root)
-        estimate = estimate_cluster(cluster, prices)
-    usage = None
-    if options.hours_a_day is not None or options.utilisation is not None:
-        hours = Decimal(24) if options.hours_a_day is None else options.hours_a_day
-        usage = (hours, Decimal(1) if options.utilisation is None else options.utilisation)
+        prices = _load(str(clusters[0].configuration.get("Region")), root)
+        estimate = estimate_cluster(clusters[0], prices)
+    usage = _typical_use(options, clusters)
     # Sums would be counted twice by whoever adds up the rows of a CSV or JSON file.
     with_totals = options.format in ("table", "markdown")
     rows = _estimate_rows(estimate, usage, with_totals=with_totals)
@@ -120,8 +124,48 @@ def _estimate(options: argparse.Namespace, root: Path) -> int:
     return 0
 
 
+def _typical_use(
+    options: argparse.Namespace, clusters: Sequence[ComposedCluster]
+) -> Callable[[Line], Decimal | None] | None:
+    """Return what gives a line's typical cost, by what was asked or by history; None without."""
+    import time
+
+    from clusterbox.costs.history import observed_share
+    from clusterbox.costs.usage import read_usage
+    from clusterbox.errors import InputError
+
+    asked = options.hours_a_day is not None or options.utilisation is not None
+    if options.history is None:
+        hours = Decimal(24) if options.hours_a_day is None else options.hours_a_day
+        share = Decimal(1) if options.utilisation is None else options.utilisation
+        return (lambda line: line.typical(hours, share)) if asked else None
+    if asked:
+        raise InputError("give --history, or --hours-a-day and --utilisation, not both")
+    usage = read_usage(options.history)
+    now = int(time.time())
+    shares: dict[str, Decimal] = {}
+    missing = []
+    for cluster in clusters:
+        try:
+            shares[cluster.name] = observed_share(usage, cluster.name, cluster.configuration, now)
+        except InputError as error:
+            missing.append(str(error))
+    if not shares:
+        raise InputError("; ".join(missing) or "there is no cluster")
+    for text in missing:
+        sys.stderr.write(f"clusterbox: {text}; its typical cost is unknown\n")
+
+    def typical(line: Line) -> Decimal | None:
+        if line.part in shares:
+            return line.typical(Decimal(24), shares[line.part])
+        # Nothing is recorded of the other parts; most cost the same at any time.
+        return line.idle if line.idle == line.worst else None
+
+    return typical
+
+
 def _estimate_rows(
-    estimate: Estimate, usage: tuple[Decimal, Decimal] | None, *, with_totals: bool
+    estimate: Estimate, typical_of: Callable[[Line], Decimal | None] | None, *, with_totals: bool
 ) -> list[list[object]]:
     from clusterbox.costs.lines import usd
 
@@ -129,15 +173,15 @@ def _estimate_rows(
     for part in estimate.parts:
         lines = [line for line in estimate.lines if line.part == part]
         for line in lines:
-            typical = usd(line.typical(*usage)) if usage else "not asked"
+            typical = usd(typical_of(line)) if typical_of else "not asked"
             notes = "; ".join(filter(None, [line.unknown, line.note]))
             rows.append(
                 [part, line.item, line.quantity, usd(line.idle), typical, usd(line.worst), notes]
             )
         if with_totals:
-            rows.append(_total_row(part, estimate, lines, usage))
+            rows.append(_total_row(part, estimate, lines, typical_of))
     if with_totals and len(estimate.parts) != 1:
-        rows.append(_total_row(None, estimate, estimate.lines, usage))
+        rows.append(_total_row(None, estimate, estimate.lines, typical_of))
     return rows
 
 
@@ -145,15 +189,15 @@ def _total_row(
     part: str | None,
     estimate: Estimate,
     lines: Sequence[Line],
-    usage: tuple[Decimal, Decimal] | None,
+    typical_of: Callable[[Line], Decimal | None] | None,
 ) -> list[object]:
     from clusterbox.costs.estimate import add_amounts
     from clusterbox.costs.lines import usd
 
     total = estimate.total(part)
     typical = "not asked"
-    if usage is not None:
-        typical = usd(add_amounts(line.typical(*usage) for line in lines))
+    if typical_of is not None:
+        typical = usd(add_amounts(typical_of(line) for line in lines))
     noun = "item that is" if total.unpriced == 1 else "items that are"
     note = f"without {total.unpriced} {noun} not priced" if total.unpriced else ""
     return [part or "all", "total", "", usd(total.idle), typical, usd(total.worst), note]
