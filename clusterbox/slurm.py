@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from clusterbox.errors import ClusterboxError
@@ -32,6 +33,10 @@ _UNREACHABLE = (
 
 class SlurmError(ClusterboxError):
     """A command of Slurm failed, took too long, or is not installed."""
+
+
+# More than any cluster has; a list from outside must not fill the memory.
+MOST_NODES = 100_000
 
 
 @dataclass(frozen=True)
@@ -300,9 +305,13 @@ def parse_scheduler_figures(text: str) -> dict[str, float]:
 def expand_hostlist(text: str) -> list[str]:
     """Return the names of a host list: `a-[1-2],b-[01,03]` is a-1, a-2, b-01, b-03.
 
-    Raises ValueError for a list that Slurm would not write.
+    Raises ValueError for a list that Slurm would not write, and for one of more names than any
+    cluster has nodes.
     """
-    return [name for part in _parts(text) for name in _expand(part)]
+    names = list(islice((name for part in _parts(text) for name in _expand(part)), MOST_NODES + 1))
+    if len(names) > MOST_NODES:
+        raise ValueError(f"a host list of more than {MOST_NODES} names: {text[:80]!r}")
+    return names
 
 
 def _parts(text: str) -> Iterator[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from clusterbox.site import names
 from clusterbox.site.addresses import plan_addresses
 from clusterbox.site.environment import Environment
 from clusterbox.site.load import Repository
+from clusterbox.site.yaml_file import YamlFile
 from stacks.admin import AdminStack
 from stacks.boundary import BoundaryStack
 from stacks.cluster import ClusterStack
@@ -68,6 +71,7 @@ def build_app(root: Path, name: str, *, rules: bool = False, outdir: Path | None
             unit("costs"),
             environment=environment,
             budgets=environment.budgets,
+            named_ids=_named_ids(configs),
             root=root,
             key=key,
             identity=identity,
@@ -92,6 +96,12 @@ def build_app(root: Path, name: str, *, rules: bool = False, outdir: Path | None
     if rules:
         add_rules(app)
     return app
+
+
+def _named_ids(configs: Mapping[str, YamlFile]) -> list[str]:
+    """Return the ids of images, disks and addresses that configurations name as they are."""
+    text = json.dumps([config.data for config in configs.values()], default=str)
+    return sorted(set(re.findall(r"\b(?:ami|snap|vol|eipalloc)-[0-9a-f]{8,17}\b", text)))
 
 
 def _make_app(root: Path, environment: Environment, outdir: Path | None) -> cdk.App:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import aws_cdk as cdk
@@ -34,8 +35,8 @@ _LEFT_OUT = (
     *("!stacks", "stacks/*", "!stacks/cost_functions", "!stacks/cost_functions/**"),
     *("__pycache__", "*.pyc"),
 )
-# An environment names the file of each cluster, which has to exist, and which no report reads.
-_CONFIG = "not-read.yaml"
+# An environment names the file of each cluster, which has to exist; the report reads ids from it.
+_CONFIG = "used-ids.yaml"
 
 
 class CostReport(Construct):
@@ -47,6 +48,7 @@ class CostReport(Construct):
         construct_id: str,
         *,
         environment: Environment,
+        named_ids: Sequence[str],
         hour_utc: int,
         root: Path,
         key: kms.IKey,
@@ -54,7 +56,7 @@ class CostReport(Construct):
         dead_letters: sqs.Queue,
     ) -> None:
         super().__init__(scope, construct_id)
-        project = self._make_project(environment, root, key, alarms)
+        project = self._make_project(environment, named_ids, root, key, alarms)
         self._start_daily(environment, hour_utc, project, key, dead_letters)
         events.Rule(
             self,
@@ -81,7 +83,12 @@ class CostReport(Construct):
         )
 
     def _make_project(
-        self, environment: Environment, root: Path, key: kms.IKey, alarms: sns.Topic
+        self,
+        environment: Environment,
+        named_ids: Sequence[str],
+        root: Path,
+        key: kms.IKey,
+        alarms: sns.Topic,
     ) -> codebuild.Project:
         source = assets.Asset(
             self,
@@ -137,7 +144,7 @@ class CostReport(Construct):
                         "install": {"runtime-versions": {"python": "3.12"}},
                         "build": {
                             "commands": [
-                                *_write_environment(environment),
+                                *_write_environment(environment, named_ids),
                                 "bash stacks/cost_functions/report.sh",
                             ]
                         },
@@ -211,14 +218,18 @@ class CostReport(Construct):
         )
 
 
-def _write_environment(environment: Environment) -> list[str]:
-    """Return the commands that make the files of the environment, with what the report reads."""
+def _write_environment(environment: Environment, named_ids: Sequence[str]) -> list[str]:
+    """Return the commands that make the files of the environment, with what the report reads.
+
+    `named_ids` are what the clusters' configurations use by their ids: the report must not take
+    them for orphans.
+    """
     told = environment.model_dump(mode="json", exclude_unset=True, exclude={"budgets", "clusters"})
     told["clusters"] = [{"name": entry.name, "config": _CONFIG} for entry in environment.clusters]
     # JSON is YAML too.
     text = json.dumps(told, indent=1)
     return [
         "mkdir -p environments cluster_configs",
-        f"touch cluster_configs/{_CONFIG}",
+        f"cat >cluster_configs/{_CONFIG} <<'END'\n{json.dumps({'used': list(named_ids)})}\nEND",
         f"cat >environments/{environment.name}.yaml <<'END'\n{text}\nEND",
     ]

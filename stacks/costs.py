@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from aws_cdk import aws_budgets
@@ -35,6 +36,7 @@ class CostsStack(SiteStack):
         *,
         environment: Environment,
         budgets: Budgets,
+        named_ids: Sequence[str],
         root: Path,
         key: kms.IKey,
         identity: IdentityStack,
@@ -68,6 +70,7 @@ class CostsStack(SiteStack):
                 self,
                 "Report",
                 environment=environment,
+                named_ids=named_ids,
                 hour_utc=budgets.report_hour_utc,
                 root=root,
                 key=key,

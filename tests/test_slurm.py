@@ -59,6 +59,12 @@ def test_what_is_no_host_list_is_refused(text: str) -> None:
         expand_hostlist(text)
 
 
+def test_a_host_list_does_not_fill_the_memory() -> None:
+    assert len(expand_hostlist("q-[1-100000]")) == 100_000
+    with pytest.raises(ValueError, match="more than 100000 names"):
+        expand_hostlist("q-[1-999999999]")
+
+
 def test_a_node_is_read() -> None:
     [node] = parse_nodes(NODE)
     assert node.name == "eco-dy-a-1"

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clusterbox.cli.costs_cells import safe_rows
 from clusterbox.cli.tables import FORMATS, render_table
 from clusterbox.costs.meter_jobs import GROUPS
 
@@ -104,7 +105,8 @@ def _meter(options: argparse.Namespace, root: Path) -> int:
         meter = replace(meter, notes=(*records.notes, *meter.notes))
         if options.watch and options.format == "table" and sys.stdout.isatty():
             sys.stdout.write(_CLEAR)
-        sys.stdout.write(render_table(METER_COLUMNS, _meter_rows(meter), options.format) + "\n")
+        rows = safe_rows(_meter_rows(meter), options.format)
+        sys.stdout.write(render_table(METER_COLUMNS, rows, options.format) + "\n")
         _say_notes(meter.notes)
         if not options.watch:
             return 0
@@ -141,7 +143,8 @@ def _jobs(options: argparse.Namespace, root: Path) -> int:
     details = JOB_DETAILS if options.group_by == "job" else ()
     columns = (options.group_by, *details, *JOB_COLUMNS)
     rows = _job_rows(costs, details, with_total=options.format in ("table", "markdown"))
-    sys.stdout.write(render_table(columns, rows, options.format) + "\n")
+    shown = safe_rows(rows, options.format)
+    sys.stdout.write(render_table(columns, shown, options.format) + "\n")
     _say_notes([*records.notes, *costs.notes])
     return 0
 
@@ -201,15 +204,14 @@ class _Case:
         """Return the records of a time, from files where they are given."""
         from clusterbox.costs.jobs import parse_sacct
         from clusterbox.costs.meter_live import Records, fetch_records, open_doors
+        from clusterbox.costs.snapshot import read_text
         from clusterbox.costs.usage import read_usage
         from clusterbox.errors import InputError
 
         jobs = None
         if self.options.accounting:
             path = self.options.accounting
-            if not path.is_file():
-                raise InputError(f"{path}: there is no such file")
-            jobs = parse_sacct(path.read_text(encoding="utf-8"), name=str(path))
+            jobs = parse_sacct(read_text(path), name=str(path))
         if self.options.usage:
             return Records(read_usage(self.options.usage), jobs or ())
         if self.cluster is None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clusterbox.cli.costs_cells import safe_rows
 from clusterbox.cli.tables import FORMATS, render_table
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def _report(options: argparse.Namespace, root: Path) -> int:
     from datetime import UTC, datetime
 
     from clusterbox.costs.report import make_report
+    from clusterbox.costs.report_files import read_used_ids
     from clusterbox.costs.report_history import write_day, write_whole
     from clusterbox.costs.report_selection import Selection
     from clusterbox.site.load import Repository
@@ -78,11 +80,13 @@ def _report(options: argparse.Namespace, root: Path) -> int:
         accounts,
         prices=functools.cache(functools.partial(_load_prices, root)),
         environments=environments,
-        locked_images=frozenset(
+        used=read_used_ids(root)
+        | {
             image.ami
             for environment in environments
+            # A lock that is damaged or missing is an error, and not one without images.
             for image in repository.load_images(environment).values()
-        ),
+        },
         selection=Selection(tuple(options.prefix), tuple(options.tag), tuple(options.environment)),
         made=datetime.now(UTC),
         gaps=gaps,
@@ -117,12 +121,12 @@ def _render(report: Report, form: str, history: Path | None) -> str:
     if form == "json":
         return render_json(report)
     if form == "csv":
-        return render_table(RECORD_COLUMNS, make_records(report), "csv")
+        return render_table(RECORD_COLUMNS, safe_rows(make_records(report), form), form)
     mark = "## " if form == "markdown" else ""
     parts = ["\n\n".join(make_heading(report)) if mark else "\n".join(make_heading(report))]
     for section in make_sections(report):
         parts.append(f"{mark}{section.title}")
-        parts.append(render_table(section.columns, section.rows, form))
+        parts.append(render_table(section.columns, safe_rows(section.rows, form), form))
     return "\n\n".join(parts)
 
 

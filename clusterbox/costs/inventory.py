@@ -13,7 +13,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
-from clusterbox.aws import Account
+from clusterbox.aws import Account, tags_of
 from clusterbox.costs import report_prices as cost_of
 from clusterbox.costs.inventory_storage import read_buckets, read_file_systems, read_fsx
 from clusterbox.costs.item import Item, make_item
@@ -28,6 +28,8 @@ TEMPLATES_PAGE = 200
 LISTS_AT_ONCE = 4
 # EC2 bills nothing from here on.
 _GONE = ("shutting-down", "terminated")
+# Tags that AWS Backup and Data Lifecycle Manager put on what they make.
+_BACKUP_TAGS = ("aws:backup:", "aws:dlm:")
 _STATES = ("pending", "running", "stopping", "stopped")
 
 
@@ -55,8 +57,11 @@ def read_items(account: Account, prices: Prices, today: datetime) -> Iterator[It
             yield from items
 
 
-def read_template_images(account: Account) -> Iterator[str]:
-    """Yield the images that the newest and default versions of launch templates start."""
+def read_template_uses(account: Account) -> Iterator[str]:
+    """Yield the images and snapshots that the newest and default versions of launch templates use.
+
+    An image by the name of a parameter is `resolve:ssm:NAME`, as the template has it.
+    """
     for version in account.pages(
         "ec2",
         "describe_launch_template_versions",
@@ -64,9 +69,10 @@ def read_template_images(account: Account) -> Iterator[str]:
         page_size=TEMPLATES_PAGE,
         Versions=["$Latest", "$Default"],
     ):
-        image = version.get("LaunchTemplateData", {}).get("ImageId")
-        if image:
-            yield str(image)
+        data = version.get("LaunchTemplateData", {})
+        disks = data.get("BlockDeviceMappings") or ()
+        named = [data.get("ImageId"), *(disk.get("Ebs", {}).get("SnapshotId") for disk in disks)]
+        yield from (str(name) for name in named if name)
 
 
 def read_busiest_hour(account: Account, instance_id: str, now: datetime) -> Decimal | None:
@@ -141,7 +147,8 @@ def _read_instances(account: Account, prices: Prices) -> Iterator[Item]:
 
 def _instance(account: Account, instance: Mapping[str, Any], prices: Prices, spot: _Spot) -> Item:
     kind = str(instance["InstanceType"])
-    is_spot = instance.get("InstanceLifecycle") == "spot"
+    lifecycle = instance.get("InstanceLifecycle")
+    is_spot = lifecycle == "spot"
     zone = str(instance.get("Placement", {}).get("AvailabilityZone", ""))
     return make_item(
         account,
@@ -152,7 +159,7 @@ def _instance(account: Account, instance: Mapping[str, Any], prices: Prices, spo
         state=instance["State"]["Name"],
         ip=instance.get("PrivateIpAddress", ""),
         type=kind,
-        purchase="spot" if is_spot else "on-demand",
+        purchase=str(lifecycle or "on-demand"),
         created=instance.get("LaunchTime"),
         links=tuple(filter(None, [instance.get("ImageId")])),
         disks=tuple(
@@ -209,10 +216,6 @@ def _read_snapshots(account: Account, prices: Prices) -> Iterator[Item]:
     for snapshot in account.pages(
         "ec2", "describe_snapshots", "Snapshots", page_size=EC2_PAGE, OwnerIds=["self"]
     ):
-        # AWS Backup owns the snapshots that it makes: they go with its plan.
-        managed = str(snapshot.get("Description", "")).startswith(
-            "This snapshot is created by the AWS"
-        )
         yield make_item(
             account,
             "snapshot",
@@ -220,17 +223,31 @@ def _read_snapshots(account: Account, prices: Prices) -> Iterator[Item]:
             snapshot,
             cost_of.snapshot_cost(snapshot, prices),
             state=snapshot["State"],
-            type="backup" if managed else snapshot.get("StorageTier", "standard"),
+            type="backup" if _is_backup(snapshot) else snapshot.get("StorageTier", "standard"),
             quantity=f"{snapshot['VolumeSize']} GiB",
             created=snapshot.get("StartTime"),
             links=tuple(filter(None, [snapshot.get("VolumeId")])),
         )
 
 
+def _is_backup(entry: Mapping[str, Any]) -> bool:
+    """Return whether AWS Backup or Data Lifecycle Manager made it: it goes with its plan."""
+    text = str(entry.get("Description", ""))
+    return text.startswith("This snapshot is created by the AWS") or any(
+        key.startswith(_BACKUP_TAGS) for key in tags_of(entry)
+    )
+
+
 def _read_images(account: Account, _prices: Prices) -> Iterator[Item]:
     """Yield the account's own images; what costs are their snapshots."""
     for image in account.pages(
-        "ec2", "describe_images", "Images", page_size=EC2_PAGE, Owners=["self"]
+        "ec2",
+        "describe_images",
+        "Images",
+        page_size=EC2_PAGE,
+        Owners=["self"],
+        # A disabled image can be enabled again, and keeps its snapshots.
+        IncludeDisabled=True,
     ):
         created = image.get("CreationDate")
         yield make_item(
@@ -240,6 +257,7 @@ def _read_images(account: Account, _prices: Prices) -> Iterator[Item]:
             {"Tags": [{"Key": "Name", "Value": image.get("Name", "")}, *(image.get("Tags") or ())]},
             NOTHING,
             state=image.get("State", ""),
+            type="backup" if _is_backup(image) else "",
             created=datetime.fromisoformat(created) if created else None,
             links=tuple(
                 mapping["Ebs"]["SnapshotId"]

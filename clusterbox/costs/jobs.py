@@ -143,6 +143,9 @@ def _parse_row(row: Mapping[str, str]) -> JobRun | None:
         start = parse_time(row["Start"])
         end = None if row["End"] in _UNKNOWN else parse_time(row["End"])
         gpus = _GPUS.search(row["AllocTRES"])
+        cpus = int(row["AllocCPUS"] or 0)
+        if cpus < 0:
+            raise ValueError(f"AllocCPUS must be 0 or more (found: {cpus})")
         return JobRun(
             id=ident,
             name=row["JobName"],
@@ -154,7 +157,7 @@ def _parse_row(row: Mapping[str, str]) -> JobRun | None:
             start=start,
             # Clocks of two hosts can make an end come before its start.
             end=None if end is None else max(start, end),
-            cpus=int(row["AllocCPUS"] or 0),
+            cpus=cpus,
             nodes=tuple(expand_hostlist(row["NodeList"])),
             gpus=int(gpus[1]) if gpus else 0,
             limit_seconds=_limit(row.get("TimelimitRaw", "")),

@@ -122,17 +122,25 @@ def read_volume(volume: Mapping[str, Any], cluster: str) -> Iterator[Storage]:
 
 
 def read_file_system(entry: Mapping[str, Any], cluster: str) -> Iterator[Storage]:
-    """Yield what an entry of DescribeFileSystems holds in each storage class.
+    """Yield what an entry of DescribeFileSystems holds in each storage class, and its throughput.
 
     AWS tells the size of now only; it is taken to have been so since the file system was made.
     """
-    sizes = entry["SizeInBytes"]
+    sizes = dict(entry["SizeInBytes"])
     start = int(entry["CreationTime"].timestamp())
-    for name, key in _EFS_CLASSES.items():
-        if amount := sizes.get(key, 0):
-            gib = Decimal(amount) / _BYTES_PER_GIB
-            price = _efs_price(name, entry)
-            yield Storage(entry["FileSystemId"], "efs", price, gib, cluster, start)
+    if sizes.get("ValueInStandard") is None:
+        cold = sum(sizes.get(key) or 0 for key in ("ValueInIA", "ValueInArchive"))
+        sizes["ValueInStandard"] = sizes["Value"] - cold
+    amounts = {
+        _efs_price(name, entry): Decimal(sizes.get(key) or 0) / _BYTES_PER_GIB
+        for name, key in _EFS_CLASSES.items()
+    }
+    if entry.get("ThroughputMode") == "provisioned":
+        mibps = entry.get("ProvisionedThroughputInMibps") or 0
+        amounts["provisioned.throughput"] = Decimal(str(mibps))
+    for price, amount in amounts.items():
+        if amount:
+            yield Storage(entry["FileSystemId"], "efs", price, amount, cluster, start)
 
 
 def _efs_price(name: str, entry: Mapping[str, Any]) -> str:

@@ -47,9 +47,11 @@ def settle_ends(runs: Sequence[InstanceRun], jobs: Sequence[JobRun], at: int) ->
     A run without an end has ended when the record is of an earlier look (`seen`), or when a later
     instance has its node's name, or its own id. It then ended 10 minutes, ParallelCluster's idle
     time, after the last job that ran there, not before it was last seen and not after the next one
-    began. A head or login node ended when it was last seen, else when the next one began.
+    began. A head or login node ended when it was last seen, else when the next one began. No
+    instance runs twice at a time: one that was started again had ended by then.
     """
     following = _following_starts(runs)
+    restarts = _restarts(runs)
     spans = _job_spans(jobs)
     settled = []
     for run in runs:
@@ -60,6 +62,9 @@ def settle_ends(runs: Sequence[InstanceRun], jobs: Sequence[JobRun], at: int) ->
             if run.seen is not None or (after is not None and after < at):
                 end = _estimate_end(run, spans, min(at, after or at))
                 run = replace(run, end=end)
+        again = restarts.get((run.instance, run.start))
+        if again is not None and run.end is not None and run.end > again:
+            run = replace(run, end=again)
         settled.append(run)
     return settled
 
@@ -174,6 +179,18 @@ def _following_starts(runs: Sequence[InstanceRun]) -> Mapping[tuple[str, int], i
             if later.start > run.start:
                 following[key] = min(following.get(key, later.start), later.start)
     return following
+
+
+def _restarts(runs: Sequence[InstanceRun]) -> Mapping[tuple[str, int], int]:
+    """Return when the same instance was started again."""
+    starts: dict[str, set[int]] = defaultdict(set)
+    for run in runs:
+        starts[run.instance].add(run.start)
+    return {
+        (instance, start): later
+        for instance, found in starts.items()
+        for start, later in pairwise(sorted(found))
+    }
 
 
 def _job_spans(jobs: Sequence[JobRun]) -> Mapping[str, list[tuple[int, int]]]:

@@ -16,7 +16,7 @@ from clusterbox.costs.meter_ec2 import (
     fetch_volumes,
 )
 from clusterbox.costs.meter_slurm import fetch_jobs, fetch_node_times, read_node_facts
-from clusterbox.costs.meter_sources import as_seen, close_storage, combine, read_resources
+from clusterbox.costs.meter_sources import as_seen, combine, follow_storage, read_resources
 from clusterbox.costs.prices import Prices
 from clusterbox.costs.usage import Storage, Usage, read_usage, write_usage
 from clusterbox.errors import ClusterboxError
@@ -95,7 +95,7 @@ def fetch_records(
         seen = fetch_instances(ec2, cluster.name)
         volumes = fetch_volumes(ec2, cluster.name)
         volumes += fetch_file_systems(doors.client("efs"), cluster.name)
-        kept = close_storage(kept, Usage(storage=tuple(volumes)), at)
+        kept, volumes = follow_storage(kept, volumes, at)
     facts, times = [], []
     if doors.slurm is None:
         notes.append("no Slurm of the cluster runs here: its nodes and jobs are not known")

@@ -129,18 +129,34 @@ def as_seen(usage: Usage, at: int) -> Usage:
     )
 
 
-def close_storage(kept: Usage, now: Usage, at: int) -> Usage:
-    """Return kept records in which storage that is no longer listed ended at `at`."""
-    listed = {(item.id, item.name, item.start) for item in now.storage}
-    return replace(
-        kept,
-        storage=tuple(
-            item
-            if item.end is not None or (item.id, item.name, item.start) in listed
-            else replace(item, end=max(item.start, at))
-            for item in kept.storage
-        ),
+def follow_storage(kept: Usage, listed: Sequence[Storage], at: int) -> tuple[Usage, list[Storage]]:
+    """Return the kept records and the listed ones, so that each is of one size and kind.
+
+    EC2 tells only what a volume is now. One that was kept as something else was that up to `at`,
+    and from then on is what is listed; one that is no longer listed has ended.
+    """
+    open_records = {_what(item): item for item in kept.storage if item.end is None}
+    known = {item.id for item in kept.storage}
+    current = []
+    for item in listed:
+        if _what(item) in open_records:
+            current.append(open_records[_what(item)])
+        elif item.product == "ebs" and item.id in known:
+            current.append(replace(item, start=at))
+        else:
+            current.append(item)
+    still = {_what(item) for item in listed}
+    closed = tuple(
+        item
+        if item.end is not None or _what(item) in still
+        else replace(item, end=max(item.start, at))
+        for item in kept.storage
     )
+    return replace(kept, storage=closed), current
+
+
+def _what(item: Storage) -> tuple[str, str, str, Decimal]:
+    return item.id, item.product, item.name, item.amount
 
 
 def _node_of(one: SeenInstance, times: Sequence[NodeTime]) -> str | None:

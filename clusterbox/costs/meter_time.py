@@ -8,6 +8,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from clusterbox.errors import InputError
 
+# EC2 began in 2006; past 2199 a date is a slip of the pen, and soon no date of Python's.
+FIRST_YEAR, LAST_YEAR = 2006, 2199
+
 
 @dataclass(frozen=True)
 class Period:
@@ -75,10 +78,14 @@ def parse_moment(text: str, zone: tzinfo) -> int:
     """
     try:
         if len(text) == len("2026-11-01"):
-            return midnight(date.fromisoformat(text), zone)
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
+            at = midnight(date.fromisoformat(text), zone)
+        else:
+            moment = datetime.fromisoformat(text)
+            at = int((moment if moment.tzinfo else moment.replace(tzinfo=zone)).timestamp())
+        if not FIRST_YEAR <= datetime.fromtimestamp(at, UTC).year <= LAST_YEAR:
+            raise ValueError(f"not of the years {FIRST_YEAR} to {LAST_YEAR}")
+    except (ValueError, OverflowError) as error:
         raise InputError(
             f"{text} is not a time; write 2026-11-01 or 2026-11-01T08:30:00"
         ) from error
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=zone)).timestamp())
+    return at

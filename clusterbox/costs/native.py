@@ -26,8 +26,9 @@ def number(value: Any, default: int) -> int:
 
 
 def decimal(value: Any) -> Decimal | None:
-    """Return a number, None for what is not one."""
+    """Return a number that is 0 or more, None for anything else: no count or size is negative."""
     try:
-        return None if value is None or isinstance(value, bool) else Decimal(str(value))
+        found = None if value is None or isinstance(value, bool) else Decimal(str(value))
     except InvalidOperation:
         return None
+    return found if found is not None and found.is_finite() and found >= 0 else None

@@ -10,7 +10,8 @@ from importlib import resources
 from pathlib import Path
 
 from clusterbox.costs.price import Confidence, Key, Price, PriceTable, SpotHistory, Unknown
-from clusterbox.costs.snapshot import parse_services, parse_table
+from clusterbox.costs.snapshot import parse_services, parse_table, read_text
+from clusterbox.errors import InputError
 
 # Older prices than this are still used, with a warning.
 STALE_DAYS = 90
@@ -91,22 +92,28 @@ def load_prices(
     """Return the prices of a region: those refreshed in the repository first, then those shipped.
 
     A region without any file has no prices, and everything in it is Unknown. Raises InputError for
-    a file that is damaged.
+    a file that is damaged or of another region.
     """
     tables = []
     if root is not None:
         path = root / FOLDER / f"{region}.csv"
         if path.is_file():
-            tables.append(parse_table(path.read_text(encoding="utf-8"), name=str(path)))
+            table = parse_table(read_text(path), name=str(path))
+            if table.region != region:
+                raise InputError(
+                    f"{path}: its header says that the prices are of {table.region}; fetch those of "
+                    f"{region} with `clusterbox costs prices refresh --region {region}`"
+                )
+            tables.append(table)
     folder = resources.files("clusterbox.costs") / "data"
     for name in (f"{region}.csv", "services.yaml"):
         file = folder / name
         if file.is_file():
             text = file.read_text(encoding="utf-8")
-            table = parse_table(text, name=name) if name != "services.yaml" else None
-            table = table or parse_services(text, region)
-            if table is not None:
-                tables.append(table)
+            is_services = name == "services.yaml"
+            shipped = parse_services(text, region) if is_services else parse_table(text, name=name)
+            if shipped is not None:
+                tables.append(shipped)
     return Prices(region, tables, spot)
 
 

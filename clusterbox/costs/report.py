@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from clusterbox.aws import Account, Gap
 from clusterbox.costs.estimate import add_amounts
-from clusterbox.costs.inventory import read_busiest_hour, read_items, read_template_images
+from clusterbox.costs.inventory import read_busiest_hour, read_items, read_template_uses
 from clusterbox.costs.item import Item
 from clusterbox.costs.prices import Prices
 from clusterbox.costs.report_orphans import Known, Orphan, find_orphans
@@ -34,6 +34,8 @@ GROUPS: dict[str, Callable[[Item], str]] = {
     "environment": lambda item: item.environment,
     "account": lambda item: item.account,
 }
+# How a launch template names an image by a parameter, before the parameter's name.
+PARAMETER = "resolve:ssm:"
 # What an item without a tag is in.
 NO_NAME = "(none)"
 
@@ -101,7 +103,7 @@ def make_report(
     *,
     prices: Callable[[str], Prices],
     environments: Sequence[Environment],
-    locked_images: frozenset[str],
+    used: frozenset[str],
     selection: Selection,
     made: datetime,
     gaps: Sequence[Gap] = (),
@@ -109,20 +111,25 @@ def make_report(
 ) -> Report:
     """Read the accounts and return their report.
 
-    `prices` gives the prices of a region; `environments` and `locked_images` say what the
-    repository knows of; `gaps` are accounts that could not even be opened; `tell` hears how far
+    `prices` gives the prices of a region; `environments` and `used`, ids of its files, say what
+    the repository knows of; `gaps` are accounts that could not even be opened; `tell` hears how far
     the reading is. Order and paging of what AWS answers make no difference.
     """
-    items: list[Item] = []
-    orphans: list[Orphan] = []
+    found: list[tuple[Account, list[Item]]] = []
     titles: dict[str, str] = {}
     for account in accounts:
         known_prices = prices(account.region)
         titles[account.region] = known_prices.title
-        found = link(read_items(account, known_prices, made), environments)
-        tell(f"{account.account} {account.region}: {len(found)} things")
-        orphans += find_orphans(found, _known(account, found, environments, locked_images, made))
-        items += found
+        linked = link(read_items(account, known_prices, made), environments)
+        tell(f"{account.account} {account.region}: {len(linked)} things")
+        found.append((account, linked))
+    items = [item for _account, linked in found for item in linked]
+    uses = _Uses.read(accounts, items, used, gaps)
+    orphans = [
+        orphan
+        for account, linked in found
+        for orphan in find_orphans(linked, _known(account, linked, environments, uses, made))
+    ]
     chosen = select(items, selection)
     chosen_ids = {(item.account, item.region, item.id) for item in chosen}
     return Report(
@@ -220,17 +227,42 @@ def _sum(amounts: Iterable[Decimal | None]) -> Decimal | None:
     return None if None in found and not total else total
 
 
+@dataclass(frozen=True)
+class _Uses:
+    """Ids that something uses, in any account, and whether all that could use one was read."""
+
+    ids: frozenset[str]
+    is_whole: bool
+
+    @classmethod
+    def read(
+        cls,
+        accounts: Sequence[Account],
+        items: Iterable[Item],
+        used: frozenset[str],
+        gaps: Sequence[Gap],
+    ) -> _Uses:
+        ids = {key for account in accounts for key in read_template_uses(account)} | used
+        ids.update(key for item in items if item.kind == "instance" for key in item.links)
+        calls = ("ec2:DescribeInstances", "ec2:DescribeLaunchTemplateVersions")
+        # A parameter may name any image, but for AWS's own parameters, which name its own.
+        hidden = any(
+            key.startswith(PARAMETER) and not key.startswith(f"{PARAMETER}/aws/") for key in ids
+        )
+        return cls(
+            frozenset(ids),
+            not (gaps or hidden or any(account.lacks(*calls) for account in accounts)),
+        )
+
+
 def _known(
     account: Account,
     items: Sequence[Item],
     environments: Sequence[Environment],
-    locked_images: frozenset[str],
+    uses: _Uses,
     made: datetime,
 ) -> Known:
     """Return what has to be known before something is called an orphan."""
-    used = set(locked_images)
-    used.update(read_template_images(account))
-    used.update(key for item in items if item.kind == "instance" for key in item.links)
     boxes = {
         environment.admin_box.name
         for environment in environments
@@ -244,12 +276,12 @@ def _known(
     }
     return Known(
         made=made,
-        used_images=frozenset(used),
+        used=uses.ids,
         admin_boxes=busiest,
         # An image or a volume that was not read could be what holds a thing in use.
         all_images=not account.lacks("ec2:DescribeImages"),
         all_volumes=not account.lacks("ec2:DescribeVolumes"),
-        all_uses=not account.lacks("ec2:DescribeInstances", "ec2:DescribeLaunchTemplateVersions"),
+        all_uses=uses.is_whole,
     )
 
 

@@ -61,7 +61,12 @@ def read_days(folder: Path) -> list[Day]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file beside its name and rename it, so that nobody ever reads half of it."""
+    """Write a file beside its name and rename it, so that nobody ever reads half of it.
+
+    Raises InputError where the name is a folder, or there is none to write it to.
+    """
+    if path.is_dir() or not path.parent.is_dir():
+        raise InputError(f"{path}: {'is a folder' if path.is_dir() else 'its folder is missing'}")
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         beside.write_text(text, encoding="utf-8")

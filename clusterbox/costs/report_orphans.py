@@ -16,6 +16,9 @@ OLD_IMAGE_DAYS = 30
 # An admin box stops itself after minutes; one that runs for a day without work did not.
 IDLE_HOURS = 24
 IDLE_CPU_PERCENT = Decimal(10)
+# What EC2 says is the volume of a snapshot that was copied.
+COPY_VOLUME = "vol-ffffffff"
+ONLY_COPY = "look first whether its data are anywhere else"
 
 
 @dataclass(frozen=True, order=True)
@@ -39,13 +42,14 @@ class Orphan:
 class Known:
     """What is known of the use of things; what was not read cannot be an orphan's proof.
 
-    `used_images` are in a lock, in a launch template or in an instance. `admin_boxes` are the
+    `used` are ids that files of the repository name, and images and snapshots that launch templates
+    or instances of any account use: images are shared among accounts. `admin_boxes` are the
     instances of those that run, each with the highest hourly mean of its CPU in the last day in
     percent, None where that is not known.
     """
 
     made: datetime
-    used_images: frozenset[str]
+    used: frozenset[str]
     admin_boxes: Mapping[str, Decimal | None]
     all_images: bool = True
     all_volumes: bool = True
@@ -56,10 +60,10 @@ def find_orphans(items: Sequence[Item], known: Known) -> list[Orphan]:
     """Return the orphans among the items of one account and region; nothing is in two of them."""
     images = _find_images(items, known)
     return [
-        *_find_volumes(items),
+        *_find_volumes(items, known),
         *images.values(),
         *_find_snapshots(items, known),
-        *_find_addresses(items),
+        *_find_addresses(items, known),
         *_find_admin_boxes(items, known),
     ]
 
@@ -74,9 +78,9 @@ def _orphan(item: Item, why: str) -> Orphan:
     return Orphan(*place, why, item.cost.now, item.cost.note)
 
 
-def _find_volumes(items: Sequence[Item]) -> Iterator[Orphan]:
+def _find_volumes(items: Sequence[Item], known: Known) -> Iterator[Orphan]:
     for item in items:
-        if item.kind == "volume" and item.state == "available":
+        if item.kind == "volume" and item.state == "available" and item.id not in known.used:
             yield _orphan(item, "attached to no instance")
 
 
@@ -89,12 +93,16 @@ def _find_images(items: Sequence[Item], known: Known) -> dict[str, Orphan]:
     oldest = known.made - timedelta(days=OLD_IMAGE_DAYS)
     found = {}
     for item in items:
-        if item.kind != "image" or item.id in known.used_images:
+        if item.kind != "image" or item.type == "backup" or item.id in known.used:
             continue
         if item.created is None or item.created > oldest:
             continue
         # A snapshot that another image needs too stays.
-        own = [snapshots.get(key) for key in dict.fromkeys(item.links) if uses[key] == 1]
+        own = [
+            snapshots.get(key)
+            for key in dict.fromkeys(item.links)
+            if uses[key] == 1 and key not in known.used
+        ]
         costs = [None if snapshot is None else snapshot.cost.now for snapshot in own]
         why = f"older than {OLD_IMAGE_DAYS} days, in no lock, launch template or instance"
         notes = [f"with its snapshots ({len(own)})"] if own else []
@@ -105,20 +113,24 @@ def _find_images(items: Sequence[Item], known: Known) -> dict[str, Orphan]:
 
 
 def _find_snapshots(items: Sequence[Item], known: Known) -> Iterator[Orphan]:
-    if not (known.all_images and known.all_volumes):
+    if not (known.all_images and known.all_volumes and known.all_uses):
         return
     volumes = {item.id for item in items if item.kind == "volume"}
     of_images = {key for item in items if item.kind == "image" for key in item.links}
     for item in items:
-        if item.kind != "snapshot" or item.type == "backup" or item.id in of_images:
+        if item.kind != "snapshot" or item.type == "backup":
             continue
-        if not volumes.intersection(item.links):
-            yield _orphan(item, "its volume is gone, and no image needs it")
+        if item.id in of_images or item.id in known.used or volumes.intersection(item.links):
+            continue
+        is_copy = COPY_VOLUME in item.links
+        why = "a copy" if is_copy else "its volume is gone"
+        found = _orphan(item, f"{why}, and no image or launch template needs it")
+        yield replace(found, note="; ".join(filter(None, [ONLY_COPY, found.note])))
 
 
-def _find_addresses(items: Sequence[Item]) -> Iterator[Orphan]:
+def _find_addresses(items: Sequence[Item], known: Known) -> Iterator[Orphan]:
     for item in items:
-        if item.kind == "address" and item.state == "unassociated":
+        if item.kind == "address" and item.state == "unassociated" and item.id not in known.used:
             yield _orphan(item, "associated with nothing")
 
 

@@ -108,7 +108,7 @@ def instance_cost(
     """
     running = instance["State"]["Name"] in ("pending", "running")
     kind = str(instance["InstanceType"])
-    price = _instance_price(instance, kind, prices) if spot is None else spot
+    price = _instance_price(instance, kind, prices, spot)
     if isinstance(price, Unknown):
         return unknown_cost(str(price), now=None if running else ZERO)
     usd = price.month().quantize(MICRO_USD)
@@ -116,7 +116,9 @@ def instance_cost(
     return Cost(usd if running else ZERO, usd, None, note)
 
 
-def _instance_price(instance: Mapping[str, Any], kind: str, prices: Prices) -> Price | Unknown:
+def _instance_price(
+    instance: Mapping[str, Any], kind: str, prices: Prices, spot: Price | Unknown | None
+) -> Price | Unknown:
     tenancy = instance.get("Placement", {}).get("Tenancy", "default")
     platform = instance.get("PlatformDetails") or (
         "Windows" if instance.get("Platform") == "windows" else "Linux/UNIX"
@@ -127,7 +129,13 @@ def _instance_price(instance: Mapping[str, Any], kind: str, prices: Prices) -> P
         return Unknown(key, prices.region, f"the prices are of shared tenancy, not {tenancy}")
     if system is None:
         return Unknown(key, prices.region, f"the prices know no {platform}")
-    return prices.instance(kind, system)
+    if instance.get("InstanceLifecycle") == "capacity-block":
+        return Unknown(key, prices.region, "a capacity block was paid when it was bought")
+    if spot is None:
+        return prices.instance(kind, system)
+    if system != "linux":
+        return Unknown(key, prices.region, "the Spot prices are those of Linux")
+    return spot
 
 
 def volume_cost(volume: Mapping[str, Any], prices: Prices) -> Cost:

@@ -15,6 +15,8 @@ from clusterbox.errors import InputError
 
 FORMAT = "clusterbox-prices 1"
 COLUMNS = ("product", "name", "unit", "usd", "confidence", "source")
+# No unit of anything costs so much: what does is damaged.
+MOST_USD = 10**9
 _HEADER = ("region", "published", "source")
 
 
@@ -107,6 +109,16 @@ def write_snapshot(table: PriceTable, path: Path, *, notes: Iterable[str] = ()) 
     beside.replace(path)
 
 
+def read_text(path: Path) -> str:
+    """Return the text of a file; raises InputError where it is missing or not text in UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no such file") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not text in UTF-8: {error}") from error
+
+
 def parse_services(text: str, region: str) -> PriceTable | None:
     """Return the hand-kept table of service prices for a region, None where it has none of it."""
     import yaml
@@ -136,8 +148,8 @@ def _parse_row(cells: list[str], where: str) -> Row:
         level = Confidence(confidence)
     except (ValueError, InvalidOperation) as error:
         raise InputError(f"{where}: must be {','.join(COLUMNS)} (found: {cells})") from error
-    if not amount.is_finite() or amount <= 0:
-        raise InputError(f"{where}: a price must be more than 0 (found: {usd})")
+    if not amount.is_finite() or not 0 < amount < MOST_USD:
+        raise InputError(f"{where}: a price must be more than 0, and USD (found: {usd})")
     return Row(Key(product, name), Price(amount, unit, level, source))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from clusterbox.costs.price import SpotHistory
-from clusterbox.costs.snapshot import render_decimal
+from clusterbox.costs.snapshot import MOST_USD, read_text, render_decimal
 from clusterbox.costs.usage import parse_time, render_time
 from clusterbox.errors import ClusterboxError, InputError
 
@@ -203,7 +203,10 @@ def load_spot_prices(root: Path, region: str) -> SpotPrices | None:
     path = spot_file(root, region)
     if not path.is_file():
         return None
-    return parse_spot_prices(path.read_text(encoding="utf-8"), name=str(path))
+    history = parse_spot_prices(read_text(path), name=str(path))
+    if history.region != region:
+        raise InputError(f"{path}: its header says that the prices are of {history.region}")
+    return history
 
 
 def write_spot_prices(history: SpotPrices, path: Path) -> None:
@@ -225,7 +228,7 @@ def _read_entry(entry: Mapping[str, Any]) -> tuple[str, str, int, Decimal]:
 
 def _positive(text: str) -> Decimal:
     usd = Decimal(text)
-    if not usd.is_finite() or usd <= 0:
+    if not usd.is_finite() or not 0 < usd < MOST_USD:
         raise ValueError(f"a price must be more than 0 (found: {text})")
     return usd
 

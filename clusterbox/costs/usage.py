@@ -13,9 +13,12 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, TypeVar
 
-from clusterbox.errors import InputError, Problem, ProblemsError
+from clusterbox.costs.snapshot import read_text
+from clusterbox.errors import Problem, ProblemsError
 
 PURCHASES = ("on-demand", "spot", "capacity-block")
+# GiB, IOPS or MiB/s: more than AWS has of anything, so that a damaged number is told.
+MOST_AMOUNT = 10**12
 NODE_TYPES = ("HeadNode", "Compute", "LoginNode")
 
 
@@ -114,7 +117,7 @@ def parse_usage(text: str, *, name: str) -> Usage:
             continue
         try:
             record = _parse_record(json.loads(line))
-        except (ValueError, KeyError, TypeError, InvalidOperation) as error:
+        except (ValueError, KeyError, TypeError) as error:
             reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
             problems.append(Problem(name, "record", reason, number))
             continue
@@ -139,12 +142,7 @@ def render_usage(usage: Usage) -> str:
 
 def read_usage(path: Path) -> Usage:
     """Return the records of a file; raises InputError when it is missing or damaged."""
-    try:
-        return parse_usage(path.read_text(encoding="utf-8"), name=str(path))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: there is no such file") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not text in UTF-8: {error}") from error
+    return parse_usage(read_text(path), name=str(path))
 
 
 def write_usage(usage: Usage, path: Path) -> None:
@@ -196,8 +194,8 @@ def _parse_run(data: dict[str, Any]) -> InstanceRun:
         ready=times["ready"],
         released=times["released"],
         seen=times["seen"],
-        queue=data.pop("queue", None),
-        node=data.pop("node", None),
+        queue=_text_or_none(data, "queue"),
+        node=_text_or_none(data, "node"),
         cpus=_count(data, "cpus"),
         gpus=_count(data, "gpus") or 0,
         interrupted=data.pop("interrupted", False) is True,
@@ -210,9 +208,13 @@ def _parse_run(data: dict[str, Any]) -> InstanceRun:
 
 
 def _parse_storage(data: dict[str, Any]) -> Storage:
-    amount = Decimal(str(data.pop("amount")))
-    if not amount.is_finite() or amount < 0:
-        raise ValueError(f"`amount` must be a number, 0 or more (found: {amount})")
+    found = data.pop("amount")
+    try:
+        amount = Decimal(str(found))
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if not amount.is_finite() or not 0 <= amount <= MOST_AMOUNT:
+        raise ValueError(f"`amount` must be a number, 0 or more (found: {found})")
     item = Storage(
         id=_text(data, "id"),
         product=_text(data, "product"),
@@ -242,6 +244,10 @@ def _text(data: dict[str, Any], name: str) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError(f"`{name}` must be text (found: {value})")
     return value
+
+
+def _text_or_none(data: dict[str, Any], name: str) -> str | None:
+    return _text(data, name) if data.get(name) is not None else data.pop(name, None)
 
 
 def _one_of(data: dict[str, Any], name: str, allowed: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from clusterbox.aws import Account
-from clusterbox.costs.inventory import read_busiest_hour, read_items, read_template_images
+from clusterbox.costs.inventory import read_busiest_hour, read_items, read_template_uses
 from clusterbox.costs.item import Item
 from clusterbox.costs.prices import load_prices
 from tests.costs.fake_account import (
@@ -114,10 +114,18 @@ def test_a_stopped_instance_of_an_unknown_type_costs_nothing_now() -> None:
         ({"PlatformDetails": "Windows with SQL Server Standard"}, "know no Windows with SQL"),
         ({"PlatformDetails": "Windows"}, "no price of ec2/windows"),
         ({"PlatformDetails": "", "Platform": "windows"}, "no price of ec2/windows"),
+        ({"InstanceLifecycle": "capacity-block"}, "paid when it was bought"),
+        ({"InstanceLifecycle": "spot", "PlatformDetails": "Windows"}, "those of Linux"),
     ],
 )
 def test_what_the_prices_do_not_hold_is_unknown(more: Any, reason: str) -> None:
-    cost = the_instance(**more).cost
+    machine = reservations([instance("box", "t3a.2xlarge", **more)])
+    answers: dict[str, list[Answer]] = {
+        **spot((f"{REGION}a", "0.1")),
+        "ec2.describe_instances": [machine],
+    }
+    (found,) = items(answers)
+    cost = found.cost
     assert cost.now is None
     assert reason in str(cost.unknown)
 
@@ -404,7 +412,7 @@ def test_images_of_launch_templates() -> None:
     versions = [{"LaunchTemplateData": {"ImageId": "ami-1"}}, {"LaunchTemplateData": {}}, {}]
     pages: list[Answer] = [{"LaunchTemplateVersions": versions}]
     account = fake_account({"ec2.describe_launch_template_versions": pages})
-    assert list(read_template_images(account)) == ["ami-1"]
+    assert list(read_template_uses(account)) == ["ami-1"]
 
 
 def test_the_busiest_hour() -> None:

@@ -166,3 +166,8 @@ def test_another_clusters_records_are_left_out() -> None:
     usage = Usage((NODE, run(at("08:00:00"), None, cluster="other", instance="i-9", node="x")))
     costs = price_jobs(usage, JOBS, rates(), WHOLE_DAY, cluster="ws")
     assert costs.total.usd == Fraction("14.4")
+
+
+def test_a_job_has_no_fewer_cpus_than_none() -> None:
+    with pytest.raises(ProblemsError, match="AllocCPUS must be 0 or more"):
+        parse("7|a|w|eco|X|2025-11-03T08:00:00|2025-11-03T09:00:00|-8|cpu=8|eco-dy-n-1|n")

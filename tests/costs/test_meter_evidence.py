@@ -113,3 +113,10 @@ def test_on_a_node_that_has_ended_it_ran_as_long_as_most_of_its_kind() -> None:
     running = run(at("08:00:00"), None)
     placed, _unplaced = place_jobs((running,), (*others, lost))
     assert [one.end for one in placed[0] if one.job is lost] == [FOREVER]
+
+
+def test_an_instance_does_not_run_twice_at_a_time() -> None:
+    first, second = run(at("08:00:00"), at("10:00:00")), run(at("09:00:00"), at("11:00:00"))
+    assert ends(first, second) == [at("09:00:00"), at("11:00:00")]
+    other = run(at("09:00:00"), at("11:00:00"), instance="i-2")
+    assert ends(first, other) == [at("10:00:00"), at("11:00:00")]

@@ -19,12 +19,12 @@ from clusterbox.costs.meter_slurm import NodeFacts, NodeTime, read_node_facts, r
 from clusterbox.costs.meter_sources import (
     Resource,
     as_seen,
-    close_storage,
     combine,
+    follow_storage,
     read_resources,
 )
 from clusterbox.costs.prices import load_prices
-from clusterbox.costs.usage import InstanceRun, Usage
+from clusterbox.costs.usage import InstanceRun, Usage, merge_usage
 from clusterbox.slurm import parse_nodes
 from tests.conftest import ROOT
 from tests.costs.meter_records import at, disk, head, run
@@ -132,6 +132,18 @@ def test_a_file_system_costs_what_it_holds_in_each_class(
     }
     found = [(item.name, int(item.amount)) for item in read_file_system(entry, "ws")]
     assert found == list(zip(names, [3, 2], strict=True))
+
+
+def test_efs_without_classes_is_standard_and_provisioned_throughput_counts() -> None:
+    entry = {
+        "FileSystemId": "fs-1",
+        "CreationTime": datetime.fromtimestamp(at("08:00:00"), UTC),
+        "SizeInBytes": {"Value": 5 << 30},
+        "ThroughputMode": "provisioned",
+        "ProvisionedThroughputInMibps": 1.5,
+    }
+    found = {item.name: item.amount for item in read_file_system(entry, "ws")}
+    assert found == {"standard": 5, "provisioned.throughput": Decimal("1.5")}
 
 
 def event(
@@ -272,9 +284,23 @@ def test_what_is_kept_says_when_it_was_seen() -> None:
 
 def test_a_volume_that_is_no_longer_listed_ended() -> None:
     kept = Usage((), (disk(at("08:00:00")), disk(at("08:00:00"), id="vol-2")))
-    now = Usage((), (disk(at("08:00:00")),))
-    closed = close_storage(kept, now, at("09:00:00"))
+    closed, current = follow_storage(kept, [disk(at("08:00:00"))], at("09:00:00"))
     assert [item.end for item in closed.storage] == [None, at("09:00:00")]
+    assert current == [disk(at("08:00:00"))]
+
+
+def test_a_volume_that_changed_is_counted_once_at_each_time() -> None:
+    before = disk(at("08:00:00"), name="gp2")
+    listed = disk(at("08:00:00"), name="gp3")
+    looks = [Usage((), (before,))]
+    for moment in ("09:00:00", "10:00:00"):
+        kept, current = follow_storage(looks[-1], [listed], at(moment))
+        looks.append(merge_usage(kept, Usage((), tuple(current))))
+    for look in looks[1:]:
+        assert [(item.name, item.start, item.end) for item in look.storage] == [
+            ("gp2", at("08:00:00"), at("09:00:00")),
+            ("gp3", at("09:00:00"), None),
+        ]
 
 
 def test_compute_resources_come_from_the_configuration() -> None:

@@ -87,3 +87,9 @@ def test_other_texts_are_refused(text: str) -> None:
 def test_unknown_time_zones_are_refused(name: str) -> None:
     with pytest.raises(InputError, match="is not a time zone"):
         find_timezone(name)
+
+
+@pytest.mark.parametrize("text", ["9999-12-31", "0001-01-01", "9999-12-31T23:59:59", "2200-01-02"])
+def test_a_time_that_cannot_be_meant_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="is not a time"):
+        parse_moment(text, DENVER)

@@ -89,3 +89,19 @@ def test_a_file_that_cannot_be_read_is_bad_input(tmp_path: Path, content: bytes 
         path.write_bytes(content)
     with pytest.raises(InputError, match=r"u\.jsonl"):
         read_usage(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"node": "eco-dy-n-1"', '"node": ["x"]', "`node` must be text"),
+        ('"queue": "eco"', '"queue": 5', "`queue` must be text"),
+        ('"amount": "720"', '"amount": true', "`amount` must be a number, 0 or more .found: True"),
+        ('"amount": "720"', '"amount": "1E999"', "`amount` must be a number"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_told(old: str, new: str, message: str) -> None:
+    text = render_usage(Usage((run(at("08:00:00"), None),), (disk(at("08:00:00")),)))
+    assert old in text
+    with pytest.raises(ProblemsError, match=message):
+        parse_usage(text.replace(old, new), name="usage.jsonl")

@@ -9,6 +9,7 @@ import pytest
 from clusterbox.costs.price import Confidence, Key, Price, PriceTable, SpotHistory, Unknown
 from clusterbox.costs.prices import Prices, load_prices, warn_if_stale
 from clusterbox.costs.snapshot import write_snapshot
+from clusterbox.errors import InputError
 
 
 def table(prices: dict[tuple[str, str], str], *, published: date = date(2026, 1, 1)) -> PriceTable:
@@ -86,3 +87,21 @@ def test_prices_older_than_90_days_are_warned_of(
 ) -> None:
     warn_if_stale(Prices("us-west-2", [table({("ebs", "gp3"): "0.08"})]), today)
     assert ("2026-01-01, 91 days old" in capsys.readouterr().err) is warned
+
+
+def test_a_file_of_another_region_or_of_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "prices" / "eu-west-1.csv"
+    write_snapshot(table({("ec2/linux", "m5.large"): "0.096"}), path)
+    with pytest.raises(InputError, match=r"eu-west-1\.csv: .*are of us-west-2"):
+        load_prices("eu-west-1", root=tmp_path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="is not text in UTF-8"):
+        load_prices("eu-west-1", root=tmp_path)
+
+
+def test_a_price_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "prices" / "us-west-2.csv"
+    write_snapshot(table({("ec2/linux", "m5.large"): "0.096"}), path)
+    path.write_text(path.read_text().replace("0.096", "1E999999"))
+    with pytest.raises(InputError, match="found: 1E999999"):
+        load_prices("us-west-2", root=tmp_path)

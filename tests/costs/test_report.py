@@ -69,7 +69,7 @@ def report_of(*accounts: Account, selection: Selection | None = None, **more: An
         accounts,
         prices=lambda _region: PRICES,
         environments=more.pop("environments", ENVIRONMENTS),
-        locked_images=frozenset(more.pop("locked_images", ())),
+        used=frozenset(more.pop("used", ())),
         selection=selection or Selection(),
         made=NOW,
         **more,
@@ -297,7 +297,7 @@ IMAGES: dict[str, list[Answer]] = {
 
 
 def test_an_old_image_in_no_lock_template_or_instance_is_an_orphan_with_its_own_snapshots() -> None:
-    assert orphans(IMAGES, locked_images=["locked"]) == {"old": Decimal(2), "alone": Decimal(2)}
+    assert orphans(IMAGES, used=["locked"]) == {"old": Decimal(2), "alone": Decimal(2)}
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ def test_an_old_image_in_no_lock_template_or_instance_is_an_orphan_with_its_own_
 )
 def test_no_image_is_an_orphan_where_its_uses_could_not_be_read(operation: str) -> None:
     answers: dict[str, Sequence[Answer]] = {**IMAGES, operation: [refusal("UnauthorizedOperation")]}
-    assert set(orphans(answers)) == {"alone"}
+    assert orphans(answers) == {}
 
 
 @pytest.mark.parametrize("operation", ["ec2.describe_images", "ec2.describe_volumes"])
@@ -322,6 +322,71 @@ def test_snapshots_of_a_volume_and_of_aws_backup_are_no_orphans() -> None:
         "ec2.describe_volumes": [{"Volumes": [volume("v", 1, "i-box")]}],
     }
     assert orphans(answers) == {}
+
+
+def test_what_backups_plans_made_is_no_orphan() -> None:
+    backup = {**image("backup", "s1"), "Tags": tag_list({"aws:backup:source-resource": "i-1"})}
+    plan = snapshot("plan", Tags=tag_list({"aws:dlm:lifecycle-policy-id": "policy-1"}))
+    answers: dict[str, list[Answer]] = {
+        "ec2.describe_images": [{"Images": [backup]}],
+        "ec2.describe_snapshots": [{"Snapshots": [snapshot("s1"), plan]}],
+    }
+    assert orphans(answers) == {}
+
+
+def test_an_image_that_another_account_uses_is_no_orphan() -> None:
+    owner = {"ec2.describe_images": [{"Images": [image("shared"), image("old")]}]}
+    user = {"ec2.describe_instances": [reservations([instance("a", "t3.small", ImageId="shared")])]}
+    report = report_of(fake_account(owner), fake_account(user, "111122223333"))
+    assert [orphan.id for orphan in report.orphans] == ["old"]
+    denied: dict[str, Sequence[Answer]] = {
+        "ec2.describe_instances": [refusal("UnauthorizedOperation")]
+    }
+    assert not report_of(fake_account(owner), fake_account(denied, "111122223333")).orphans
+    shut = Gap("1" * 12, REGION, "sts:AssumeRole", "denied", "", "sts:AssumeRole")
+    assert not report_of(fake_account(owner), gaps=[shut]).orphans
+
+
+def templates(**data: Any) -> dict[str, list[Answer]]:
+    return {
+        "ec2.describe_launch_template_versions": [
+            {"LaunchTemplateVersions": [{"LaunchTemplateData": data}]}
+        ],
+        "ec2.describe_images": [{"Images": [image("old")]}],
+        "ec2.describe_snapshots": [{"Snapshots": [snapshot("data")]}],
+    }
+
+
+def test_a_snapshot_that_a_launch_template_starts_from_is_no_orphan() -> None:
+    assert set(orphans(templates())) == {"old", "data"}
+    disks = [{"DeviceName": "/dev/sdf", "Ebs": {"SnapshotId": "data"}}, {"VirtualName": "x"}]
+    assert set(orphans(templates(BlockDeviceMappings=disks))) == {"old"}
+
+
+def test_an_image_that_a_parameter_may_name_is_no_orphan() -> None:
+    assert orphans(templates(ImageId="resolve:ssm:/site/image")) == {}
+    assert "old" in orphans(templates(ImageId="resolve:ssm:/aws/service/ami-amazon-linux-latest/a"))
+
+
+def test_what_files_of_the_repository_name_is_no_orphan() -> None:
+    answers: dict[str, list[Answer]] = {
+        **templates(),
+        "ec2.describe_volumes": [{"Volumes": [volume("disk", 5)]}],
+        "ec2.describe_addresses": [
+            {"Addresses": [{"AllocationId": "door", "PublicIp": "1.1.1.1"}]}
+        ],
+    }
+    assert set(orphans(answers)) == {"old", "data", "disk", "door"}
+    assert orphans(answers, used=["old", "data", "disk", "door"]) == {}
+
+
+def test_a_snapshot_says_that_its_data_may_be_nowhere_else() -> None:
+    given = [snapshot("copy"), snapshot("rest", VolumeId="gone")]
+    report = report_on({"ec2.describe_snapshots": [{"Snapshots": given}]})
+    copy, rest = report.orphans
+    assert copy.why.startswith("a copy")
+    assert rest.why.startswith("its volume is gone")
+    assert all("look first" in str(orphan.note) for orphan in report.orphans)
 
 
 @pytest.mark.parametrize(

@@ -292,7 +292,7 @@ def small_report(made: datetime, *prefixes: str) -> Report:
         [fake_account({"ec2.describe_instances": [page]})],
         prices=load_prices,
         environments=[],
-        locked_images=frozenset(),
+        used=frozenset(),
         selection=Selection(prefixes),
         made=made,
     )

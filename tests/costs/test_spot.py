@@ -221,3 +221,13 @@ def test_a_refusal_leaves_the_file_as_it_is(
 def test_the_types_of_the_clusters_are_asked_for() -> None:
     assert "t3a.2xlarge" in types_of_clusters(ROOT, "us-west-2")
     assert types_of_clusters(ROOT, "eu-north-1") == []
+
+
+def test_a_file_of_another_region_or_of_no_text_is_refused(tmp_path: Path) -> None:
+    path = spot_file(tmp_path, "eu-west-1")
+    write_spot_prices(make_spot_prices("us-west-2", 0, 1, []), path)
+    with pytest.raises(InputError, match="are of us-west-2"):
+        load_spot_prices(tmp_path, "eu-west-1")
+    path.write_bytes(b"\xff")
+    with pytest.raises(InputError, match="is not text in UTF-8"):
+        load_spot_prices(tmp_path, "eu-west-1")

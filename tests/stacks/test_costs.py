@@ -457,3 +457,12 @@ def test_a_pipeline_of_the_main_branch_makes_the_report_and_can_do_nothing_else(
         "FileSystems",
         "Buckets",
     }
+
+
+def test_the_report_knows_the_ids_that_clusters_name(root: Path, tmp_path: Path) -> None:
+    copy = copy_repository(root, tmp_path / "site")
+    config = copy / "cluster_configs" / "eco.yaml"
+    config.write_text(config.read_text().replace("${images.compute}", "ami-0123456789abcdef0"))
+    build_app(copy, "ws-dev", outdir=tmp_path / "out").synth()
+    template = json.loads((tmp_path / "out" / "ws-dev-costs.template.json").read_text())
+    assert "ami-0123456789abcdef0" in json.dumps(template)
