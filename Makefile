@@ -29,6 +29,8 @@ NODE_READY    := node_modules/.ready
 ifneq ($(shell cat $(VENV_READY) 2>/dev/null),$(CURDIR))
 $(shell rm -f $(VENV_READY))
 endif
+# A value as one word of the shell, whatever is in it.
+quote = '$(subst ','\'',$(1))'
 # YES=1 agrees; anything else is asked about.
 YES_FLAG := $(if $(filter 1 yes true,$(YES)),--yes)
 
@@ -41,31 +43,31 @@ help: ## list the targets
 setup: $(VENV_READY) $(PCLUSTER_READY) $(NODE_READY) ## install everything pinned into this folder
 
 deploy: setup ## deploy the site ENV=ws-dev to TARGET=embedded|aws
-	@clusterbox deploy '$(ENV)' --target '$(TARGET)' $(YES_FLAG)
+	@clusterbox deploy $(call quote,$(ENV)) --target $(call quote,$(TARGET)) $(YES_FLAG)
 
 destroy: setup ## remove all of the site but what is retained on purpose
-	@clusterbox destroy '$(ENV)' --target '$(TARGET)' $(YES_FLAG)
+	@clusterbox destroy $(call quote,$(ENV)) --target $(call quote,$(TARGET)) $(YES_FLAG)
 
 show: setup ## read back what exists of the site
-	@clusterbox show '$(ENV)' --target '$(TARGET)'
+	@clusterbox show $(call quote,$(ENV)) --target $(call quote,$(TARGET))
 
 validate: setup ## judge every cluster with ParallelCluster's validators; FORMAT=table|json|sarif|github
-	@$(if $(OUTPUT),mkdir -p '$(dir $(OUTPUT))')
-	@clusterbox clusters validate $(if $(FORMAT),--format '$(FORMAT)') $(if $(OUTPUT),> '$(OUTPUT)')
+	@$(if $(OUTPUT),mkdir -p "$$(dirname $(call quote,$(OUTPUT)))")
+	@clusterbox clusters validate $(if $(FORMAT),--format $(call quote,$(FORMAT))) $(if $(OUTPUT),> $(call quote,$(OUTPUT)))
 
 review: setup ## judge the change since BASE=origin/main; HEAD, FORMAT, OUTPUT and LIMIT as of the command
-	@$(if $(OUTPUT),mkdir -p '$(dir $(OUTPUT))')
-	@$(if $(SUMMARY),trap "cat '$(OUTPUT)' >> '$(SUMMARY)'" EXIT;) \
-	  clusterbox review --base '$(BASE)' $(if $(HEAD),--head '$(HEAD)') $(if $(FORMAT),--format '$(FORMAT)') \
-	  $(if $(OUTPUT),--output '$(OUTPUT)') $(if $(LIMIT),--limit '$(LIMIT)')
+	@$(if $(OUTPUT),mkdir -p "$$(dirname $(call quote,$(OUTPUT)))")
+	@$(if $(SUMMARY),trap "cat $(call quote,$(OUTPUT)) >> $(call quote,$(SUMMARY))" EXIT;) \
+	  clusterbox review --base $(call quote,$(BASE)) $(if $(HEAD),--head $(call quote,$(HEAD))) $(if $(FORMAT),--format $(call quote,$(FORMAT))) \
+	  $(if $(OUTPUT),--output $(call quote,$(OUTPUT))) $(if $(LIMIT),--limit $(call quote,$(LIMIT)))
 
 post: $(VENV_READY) ## write the review in FILE as comment on PLATFORM=github|gitlab, or update it
-	@clusterbox post '$(PLATFORM)' '$(FILE)'
+	@clusterbox post $(call quote,$(PLATFORM)) $(call quote,$(FILE))
 
 cost-report: $(VENV_READY) ## what is there of ENV=ws-dev in TARGET=embedded|aws and what it costs, as a page in OUTPUT
-	@mkdir -p '$(dir $(or $(OUTPUT),.clusterbox/costs/report.html))'
-	@clusterbox costs report --environment '$(ENV)' --target '$(TARGET)' --format html \
-	  --output '$(or $(OUTPUT),.clusterbox/costs/report.html)'
+	@mkdir -p "$$(dirname $(call quote,$(or $(OUTPUT),.clusterbox/costs/report.html)))"
+	@clusterbox costs report --environment $(call quote,$(ENV)) --target $(call quote,$(TARGET)) --format html \
+	  --output $(call quote,$(or $(OUTPUT),.clusterbox/costs/report.html))
 
 synth: setup ## synthesize every environment, with every rule and CDK's own validation
 	@clusterbox synth --all --rules --validation
@@ -95,8 +97,8 @@ slurm: ## install Slurm where this user may; elsewhere the tests that need it ar
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $(SLURM_PACKAGES) >/dev/null || true; fi
 
 changed-environments: $(VENV_READY) ## list the environments that changed since BASE=origin/main
-	@$(if $(OUTPUT),mkdir -p '$(dir $(OUTPUT))')
-	@clusterbox environments --changed-since '$(BASE)' $(if $(FORMAT),--format '$(FORMAT)') $(if $(OUTPUT),> '$(OUTPUT)')
+	@$(if $(OUTPUT),mkdir -p "$$(dirname $(call quote,$(OUTPUT)))")
+	@clusterbox environments --changed-since $(call quote,$(BASE)) $(if $(FORMAT),--format $(call quote,$(FORMAT))) $(if $(OUTPUT),> $(call quote,$(OUTPUT)))
 
 identity-token: ## write the ID token of a GitLab job to the file where AWS's libraries read it
 	@mkdir -p "$$(dirname "$$AWS_WEB_IDENTITY_TOKEN_FILE")"

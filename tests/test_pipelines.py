@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -257,3 +258,13 @@ def test_the_pipeline_that_is_written_for_gitlab_is_one(tmp_path: Path) -> None:
     for path in files:
         extended = {job["extends"] for name, job in read(path).items() if name != "include"}
         assert extended <= set(read(ROOT / ".gitlab" / "deploy.yml"))
+
+
+@pytest.mark.parametrize("value", ["it's", "a b", '"$(id)"', "`id`", "x; id", "*"])
+def test_a_make_variable_is_one_word_of_the_shell(value: str, root: Path) -> None:
+    # A dollar sign is make's own: whoever means it writes two.
+    asked = ["make", "--dry-run", "--silent", "review", f"BASE={value.replace('$', '$$')}"]
+    asked += ["VENV_READY=", "PCLUSTER_READY=", "NODE_READY="]
+    done = subprocess.run(asked, cwd=root, check=True, capture_output=True, text=True)
+    command = next(part for part in done.stdout.split("\\\n") if "clusterbox review" in part)
+    assert shlex.split(command)[:4] == ["clusterbox", "review", "--base", value]
