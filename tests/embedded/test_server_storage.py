@@ -233,3 +233,18 @@ def test_a_bucket_that_holds_objects_is_not_deleted(stack: Stack, s3: Any) -> No
     assert "BucketNotEmpty" in stack.failures()["Data"]
     s3.delete_object(Bucket="site-holds-objects", Key="result")
     assert stack.delete() == "DELETE_COMPLETE"
+
+
+def test_a_volume_that_a_call_makes_keeps_its_throughput_and_key(account: EmbeddedAccount) -> None:
+    ec2 = account.client("ec2")
+    key = f"arn:aws:kms:us-west-2:{ACCOUNT}:key/1234abcd"
+    made = ec2.create_volume(
+        AvailabilityZone="us-west-2a",
+        Size=100,
+        VolumeType="gp3",
+        Throughput=250,
+        Encrypted=True,
+        KmsKeyId=key,
+    )
+    (found,) = ec2.describe_volumes(VolumeIds=[made["VolumeId"]])["Volumes"]
+    assert (found["Throughput"], found["KmsKeyId"]) == (250, key)

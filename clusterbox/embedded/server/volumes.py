@@ -163,8 +163,12 @@ RESOURCE_TYPES: dict[str, ResourceType] = {
 
 
 def mend() -> None:
-    """Answer a volume's key and throughput, which ministack keeps to itself."""
+    """Keep the throughput and key that a volume is made with, and answer them.
+
+    ministack forgets both when a volume is made by a call, and keeps those of a stack to itself.
+    """
     render = ec2._volume_inner_xml
+    create = ec2._ACTION_MAP["CreateVolume"]
 
     def volume_fields(volume: dict[str, Any]) -> str:
         key = volume.get("KmsKeyId")
@@ -173,4 +177,16 @@ def mend() -> None:
             more += f"<throughput>{volume['Throughput']}</throughput>"
         return str(render(volume)) + more
 
+    def create_with_throughput(parameters: dict[str, Any]) -> Any:
+        before = set(ec2._volumes)
+        answer = create(parameters)
+        for made in set(ec2._volumes) - before:
+            volume = ec2._volumes[made]
+            throughput = ec2._p(parameters, "Throughput")
+            if throughput:
+                volume["Throughput"] = int(throughput)
+            volume["KmsKeyId"] = ec2._p(parameters, "KmsKeyId") or ""
+        return answer
+
     ec2._volume_inner_xml = volume_fields
+    ec2._ACTION_MAP["CreateVolume"] = create_with_throughput
