@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from benchmarks.common import measure, tell, write_site
+from benchmarks.costs import COST_COLUMNS, measure_costs
 from benchmarks.review import REVIEW_COLUMNS, measure_review
 from clusterbox.cli.tables import render_table
 from clusterbox.deployment.cdk import node, without_aws
@@ -114,6 +115,7 @@ def main() -> None:
     synth = ("validation", "clusters", "seconds", "CPU seconds", "peak MiB", "ms a further cluster")
     sys.stdout.write(render_table(synth, measure_synth(runs), "markdown") + "\n\n")
     sys.stdout.write(render_table(REVIEW_COLUMNS, measure_review(ROOT, runs), "markdown") + "\n\n")
+    sys.stdout.write(render_table(COST_COLUMNS, measure_costs(ROOT, runs), "markdown") + "\n\n")
     deployment = ("embedded account, site ws-dev", "seconds", "runs")
     sys.stdout.write(render_table(deployment, measure_deployment(runs), "markdown") + "\n")
 
