@@ -23,7 +23,7 @@ from stacks.permissions import costs
 from stacks.permissions.roles import acknowledge, ignore_lint, make_role
 
 FUNCTIONS = Path(__file__).parent / "cost_functions"
-LOG_RETENTION = logs.RetentionDays.ONE_YEAR
+_LOG_RETENTION = logs.RetentionDays.ONE_YEAR
 
 
 class CostGuard(Construct):
@@ -69,13 +69,7 @@ class CostGuard(Construct):
         self._document_name = f"clusterbox-{environment.name}-queues"
         if drained:
             self._make_document()
-        log_group = logs.LogGroup(
-            self,
-            "Log",
-            retention=LOG_RETENTION,
-            encryption_key=key,
-            removal_policy=cdk.RemovalPolicy.DESTROY,
-        )
+        log_group = make_log_group(self, key)
         role = make_role(
             self,
             "Role",
@@ -168,6 +162,17 @@ class CostGuard(Construct):
                 ],
             },
         )
+
+
+def make_log_group(scope: Construct, key: kms.IKey) -> logs.LogGroup:
+    """Make the log of a function or a project: encrypted, and gone with its stack."""
+    return logs.LogGroup(
+        scope,
+        "Log",
+        retention=_LOG_RETENTION,
+        encryption_key=key,
+        removal_policy=cdk.RemovalPolicy.DESTROY,
+    )
 
 
 def make_dead_letters(

@@ -12,7 +12,6 @@ from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
-from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3_assets as assets
 from aws_cdk import aws_scheduler as scheduler
 from aws_cdk import aws_sns as sns
@@ -20,7 +19,7 @@ from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from clusterbox.site.environment import Environment
-from stacks.cost_guard import LOG_RETENTION
+from stacks.cost_guard import make_log_group
 from stacks.permissions import arns, costs
 from stacks.permissions.roles import acknowledge, make_role
 
@@ -99,13 +98,7 @@ class CostReport(Construct):
         )
         bucket = environment.storage.buckets.logs.name
         folder = f"costs/{environment.name}"
-        log_group = logs.LogGroup(
-            self,
-            "Log",
-            retention=LOG_RETENTION,
-            encryption_key=key,
-            removal_policy=cdk.RemovalPolicy.DESTROY,
-        )
+        log_group = make_log_group(self, key)
         role = make_role(
             self,
             "Role",

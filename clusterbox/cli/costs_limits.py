@@ -244,10 +244,9 @@ def _connect(options: argparse.Namespace, root: Path, cluster: ComposedCluster) 
     if options.target == "aws":
         return _connect_aws(options, cluster)
     from clusterbox.embedded.slurm import SlurmCluster
+    from clusterbox.embedded.slurm.state import cluster_folder
 
-    found = SlurmCluster.attach(
-        root / ".clusterbox" / "slurm" / options.words[-1].replace("/", ".")
-    )
+    found = SlurmCluster.attach(cluster_folder(root, options.words[-1]))
     if found is None:
         raise ClusterboxError(
             f"no Slurm of {cluster.name} runs here; start it with "

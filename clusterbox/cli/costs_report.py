@@ -68,8 +68,9 @@ def _report(options: argparse.Namespace, root: Path) -> int:
 
     from clusterbox.costs.report import make_report
     from clusterbox.costs.report_files import read_used_ids
-    from clusterbox.costs.report_history import write_day, write_whole
+    from clusterbox.costs.report_history import write_day
     from clusterbox.costs.report_selection import Selection
+    from clusterbox.files import write_whole
     from clusterbox.site.load import Repository
 
     repository = Repository(root)

@@ -60,10 +60,11 @@ def add_action(actions: Actions, command: str) -> None:
 def _up(options: argparse.Namespace, root: Path) -> int:
     import time
 
-    from clusterbox.clusters.composed import compose_repository, select
+    from clusterbox.clusters.composed import compose_repository
     from clusterbox.embedded.slurm import Options, SlurmCluster
+    from clusterbox.embedded.slurm.state import cluster_folder
 
-    cluster = select(compose_repository(root), [options.cluster])[options.cluster]
+    cluster = compose_repository(root, [options.cluster])[options.cluster]
     chosen = Options(
         accounting=not options.no_accounting,
         boot_seconds=options.boot_seconds,
@@ -71,7 +72,7 @@ def _up(options: argparse.Namespace, root: Path) -> int:
         fail_launch=tuple(options.fail_launch),
     )
     begin = time.monotonic()
-    folder = _folder(root, options.cluster)
+    folder = cluster_folder(root, options.cluster)
     started = SlurmCluster.start(cluster, folder, chosen, pcluster_folder=root / ".venv-pcluster")
     version = started.door.run("sinfo", "--version").strip()
     sys.stderr.write(
@@ -84,11 +85,12 @@ def _up(options: argparse.Namespace, root: Path) -> int:
 
 def _down(options: argparse.Namespace, root: Path) -> int:
     from clusterbox.embedded.slurm import SlurmCluster
+    from clusterbox.embedded.slurm.state import cluster_folder, cluster_folders
     from clusterbox.errors import InputError
 
     if options.all == bool(options.cluster):
         raise InputError("name a cluster, or give --all")
-    folders = _folders(root) if options.all else [_folder(root, options.cluster)]
+    folders = cluster_folders(root) if options.all else [cluster_folder(root, options.cluster)]
     for folder in folders:
         ended = SlurmCluster.stop(folder)
         sys.stderr.write(f"{folder.name}: {'ended' if ended else 'did not run'}\n")
@@ -97,10 +99,10 @@ def _down(options: argparse.Namespace, root: Path) -> int:
 
 def _status(options: argparse.Namespace, root: Path) -> int:
     from clusterbox.embedded.slurm import SlurmCluster
-    from clusterbox.embedded.slurm.state import read_state
+    from clusterbox.embedded.slurm.state import cluster_folders, read_state
 
     rows: list[list[object]] = []
-    for folder in _folders(root):
+    for folder in cluster_folders(root):
         state = read_state(folder)
         if state is None:
             continue
@@ -122,9 +124,10 @@ def _env(options: argparse.Namespace, root: Path) -> int:
     import shutil
 
     from clusterbox.embedded.slurm import SlurmCluster
+    from clusterbox.embedded.slurm.state import cluster_folder
     from clusterbox.errors import ClusterboxError
 
-    cluster = SlurmCluster.attach(_folder(root, options.cluster))
+    cluster = SlurmCluster.attach(cluster_folder(root, options.cluster))
     if cluster is None:
         raise ClusterboxError(
             f"no Slurm of {options.cluster} runs here; "
@@ -141,21 +144,6 @@ def _env(options: argparse.Namespace, root: Path) -> int:
     for key, value in exported.items():
         sys.stdout.write(f"export {key}={shlex.quote(value)}\n")
     return 0
-
-
-def _folder(root: Path, name: str) -> Path:
-    from clusterbox.errors import InputError
-
-    # A name that two environments have is told apart by theirs: ENVIRONMENT/NAME.
-    folder = root / ".clusterbox" / "slurm" / name.replace("/", ".")
-    if not name or folder.name in (".", ".."):
-        raise InputError(f"{name!r} is not the name of a cluster")
-    return folder
-
-
-def _folders(root: Path) -> list[Path]:
-    parent = root / ".clusterbox" / "slurm"
-    return sorted(path for path in parent.glob("*") if path.is_dir())
 
 
 def _seconds(text: str) -> float:

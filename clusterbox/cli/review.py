@@ -55,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
 def _run(options: argparse.Namespace, root: Path) -> int:
     from clusterbox.cli.steps import ShownProgress
     from clusterbox.errors import InputError
+    from clusterbox.files import write_whole
     from clusterbox.review.comment import render_comment
     from clusterbox.review.consequences import Severity, find_consequences
     from clusterbox.review.page import render_page
@@ -82,7 +83,7 @@ def _run(options: argparse.Namespace, root: Path) -> int:
     if options.output is None:
         sys.stdout.write(shown)
     else:
-        _write(options.output, shown)
+        write_whole(options.output, shown)
     if options.post:
         _post(options.post, review)
     failing = {
@@ -100,19 +101,6 @@ def _run(options: argparse.Namespace, root: Path) -> int:
     if failed:
         sys.stderr.write(f"clusterbox: the change has what --fail-on names: {', '.join(failed)}\n")
     return 1 if failed else 0
-
-
-def _write(path: Path, content: str) -> None:
-    if path.exists() and not path.is_file():
-        # A device or a pipe, such as /dev/stdout, is written to; it must not be replaced.
-        path.write_text(content, encoding="utf-8")
-        return
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(content, encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _post(platform: Literal["github", "gitlab"], review: Review) -> None:

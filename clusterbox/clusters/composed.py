@@ -148,14 +148,3 @@ def _dates(data: Any, location: Location) -> Iterator[tuple[Location, date]]:
     elif isinstance(data, list):
         for index, item in enumerate(data):
             yield from _dates(item, (*location, index))
-
-
-def select(
-    clusters: Mapping[str, ComposedCluster], wanted: Sequence[str]
-) -> dict[str, ComposedCluster]:
-    """Return the named clusters, or all when none is named; raises InputError for unknown names."""
-    unknown = [name for name in wanted if name not in clusters]
-    if unknown:
-        known = ", ".join(sorted(clusters)) or "none yet"
-        raise InputError(f"there is no cluster {', '.join(unknown)}; known: {known}")
-    return {name: clusters[name] for name in wanted} if wanted else dict(clusters)

@@ -56,9 +56,10 @@ def open_doors(root: Path, cluster: ComposedCluster, name: str, target: str) -> 
         aws.check_account()
         return Doors(aws.client, Slurm())
     from clusterbox.embedded.slurm import SlurmCluster
+    from clusterbox.embedded.slurm.state import cluster_folder
 
     embedded = find_embedded(root, environment)
-    slurm = SlurmCluster.attach(root / ".clusterbox" / "slurm" / name.replace("/", "."))
+    slurm = SlurmCluster.attach(cluster_folder(root, name))
     if embedded is None and slurm is None:
         raise ClusterboxError(
             f"nothing of {name} runs on this machine; start its Slurm with `clusterbox embedded "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal, InvalidOperation
@@ -13,6 +12,7 @@ from typing import Any
 from clusterbox.costs.report import Report
 from clusterbox.costs.report_tables import make_document
 from clusterbox.errors import InputError
+from clusterbox.files import write_whole
 
 FORMAT = "clusterbox-cost-day 1"
 
@@ -58,21 +58,6 @@ def read_days(folder: Path) -> list[Day]:
         except (InvalidOperation, LookupError, TypeError, ValueError) as error:
             raise _broken(path) from error
     return sorted(days)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file beside its name and rename it, so that nobody ever reads half of it.
-
-    Raises InputError where the name is a folder, or there is none to write it to.
-    """
-    if path.is_dir() or not path.parent.is_dir():
-        raise InputError(f"{path}: {'is a folder' if path.is_dir() else 'its folder is missing'}")
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from clusterbox.costs.price import Confidence, Key, Price, PriceTable
 from clusterbox.errors import InputError
+from clusterbox.files import write_whole
 
 FORMAT = "clusterbox-prices 1"
 COLUMNS = ("product", "name", "unit", "usd", "confidence", "source")
@@ -104,9 +105,7 @@ def render_snapshot(table: PriceTable, *, notes: Iterable[str] = ()) -> str:
 def write_snapshot(table: PriceTable, path: Path, *, notes: Iterable[str] = ()) -> None:
     """Write a snapshot file; the one that was there stays until the new one is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.new")
-    beside.write_text(render_snapshot(table, notes=notes), encoding="utf-8")
-    beside.replace(path)
+    write_whole(path, render_snapshot(table, notes=notes))
 
 
 def read_text(path: Path) -> str:

@@ -16,6 +16,7 @@ from clusterbox.costs.price import SpotHistory
 from clusterbox.costs.snapshot import MOST_USD, read_text, render_decimal
 from clusterbox.costs.usage import parse_time, render_time
 from clusterbox.errors import ClusterboxError, InputError
+from clusterbox.files import write_whole
 
 FORMAT = "clusterbox-spot 1"
 COLUMNS = ("type", "zone", "from", "usd")
@@ -212,9 +213,7 @@ def load_spot_prices(root: Path, region: str) -> SpotPrices | None:
 def write_spot_prices(history: SpotPrices, path: Path) -> None:
     """Write the history; the file that was there stays until the new one is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.new")
-    beside.write_text(render_spot_prices(history), encoding="utf-8")
-    beside.replace(path)
+    write_whole(path, render_spot_prices(history))
 
 
 def _read_entry(entry: Mapping[str, Any]) -> tuple[str, str, int, Decimal]:

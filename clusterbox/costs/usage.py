@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from clusterbox.costs.snapshot import read_text
 from clusterbox.errors import Problem, ProblemsError
+from clusterbox.files import write_whole
 
 PURCHASES = ("on-demand", "spot", "capacity-block")
 # GiB, IOPS or MiB/s: more than AWS has of anything, so that a damaged number is told.
@@ -148,9 +149,7 @@ def read_usage(path: Path) -> Usage:
 def write_usage(usage: Usage, path: Path) -> None:
     """Write the records to a file; the one that was there stays until the new one is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.new")
-    beside.write_text(render_usage(usage), encoding="utf-8")
-    beside.replace(path)
+    write_whole(path, render_usage(usage))
 
 
 def parse_time(text: str) -> int:

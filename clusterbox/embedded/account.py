@@ -24,6 +24,7 @@ from clusterbox.aws import read_times_quickly
 from clusterbox.embedded import processes, server_process
 from clusterbox.embedded.seed import SeedDocument, SeedResult
 from clusterbox.errors import ClusterboxError
+from clusterbox.files import write_whole
 
 START_TIMEOUT_SECONDS = 30.0
 STATE_FILE = "account.json"
@@ -238,9 +239,7 @@ class EmbeddedAccount:
     def _write_state(self) -> None:
         """Write the state beside its file and rename it: a reader never sees half of it."""
         state = {**asdict(self), "state_dir": str(self.state_dir)}
-        beside = self.state_dir / f".{STATE_FILE}.{os.getpid()}"
-        beside.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
-        beside.replace(self.state_dir / STATE_FILE)
+        write_whole(self.state_dir / STATE_FILE, json.dumps(state, indent=2) + "\n")
 
     @classmethod
     def _read_state(cls, state_dir: Path) -> EmbeddedAccount | None:

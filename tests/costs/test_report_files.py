@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from clusterbox.costs.report_files import read_used_ids
-from clusterbox.costs.report_history import write_whole
 from clusterbox.errors import InputError
+from clusterbox.files import write_whole
 from tests.conftest import ROOT
 
 

@@ -13,12 +13,30 @@ from pathlib import Path
 from clusterbox.embedded.slurm.ports import STATE_FILE
 from clusterbox.embedded.slurm.settings import Layout
 from clusterbox.errors import InputError
+from clusterbox.files import write_whole
 
 # A socket's path has at most 107 bytes on Linux. The longest one is that of a job's step:
 # FOLDER/spool/NODE/NODE_JOB.STEP, with two numbers of up to ten digits.
 _LONGEST_SOCKET = 107
 _OF_STEP = len("/spool///_.") + 2 * 10
 FOLDERS = ("bin", "etc", "log", "state")
+
+
+def cluster_folder(root: Path, name: str) -> Path:
+    """Return the state folder of a cluster's Slurm in a repository.
+
+    A name that two environments have is told apart by theirs: `ENVIRONMENT/NAME`. Raises InputError
+    for what is no name.
+    """
+    folder = root / ".clusterbox" / "slurm" / name.replace("/", ".")
+    if not name or folder.name in (".", ".."):
+        raise InputError(f"{name!r} is not the name of a cluster")
+    return folder
+
+
+def cluster_folders(root: Path) -> list[Path]:
+    """Return the state folders of all clusters' Slurms in a repository."""
+    return sorted(path for path in (root / ".clusterbox" / "slurm").glob("*") if path.is_dir())
 
 
 @dataclass(frozen=True)
@@ -35,9 +53,7 @@ class State:
 
     def write(self, folder: Path) -> None:
         """Write it into the state folder."""
-        beside = folder / f"{STATE_FILE}.new"
-        beside.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
-        beside.replace(folder / STATE_FILE)
+        write_whole(folder / STATE_FILE, json.dumps(asdict(self), indent=2) + "\n")
 
     def layout(self, folder: Path) -> Layout:
         """Return where the files are."""
