@@ -31,6 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     )
     if command != "show":
         parser.add_argument("--yes", action="store_true", help="do not ask (aws)")
+    if command == "deploy":
+        parser.add_argument(
+            "--ignore-rollout",
+            action="store_true",
+            help="deploy though a rollout of images is not merged yet, and drain queues back",
+        )
     if command == "destroy":
         parser.add_argument("--cluster", help="remove only this cluster and its stack")
     parser.epilog = f"example: clusterbox {command} ws-dev --target embedded"
@@ -56,7 +62,7 @@ def _deploy(options: argparse.Namespace, root: Path) -> int:
             f"Deploy this to account {environment.account} in {environment.region}?", options.yes
         )
 
-    done = site.deploy(options.target, confirm)
+    done = site.deploy(options.target, confirm, ignore_rollout=options.ignore_rollout)
     _print_items(done.items, options.format)
     changed = [stack for stack, differs in done.changed.items() if differs]
     if done.is_unchanged:
@@ -67,6 +73,11 @@ def _deploy(options: argparse.Namespace, root: Path) -> int:
         _tell(
             f"cluster {cluster} still stands though the environment does not name it any more; "
             f"remove it with `clusterbox destroy {options.environment} --cluster {cluster}`"
+        )
+    for stack in done.leftover_stacks:
+        _tell(
+            f"stack {stack} still stands though the environment has no section for it any more; if "
+            f"nothing of it is needed: `aws cloudformation delete-stack --stack-name {stack}`"
         )
     if not done.is_unchanged:
         _tell_stand_ins(options.target)

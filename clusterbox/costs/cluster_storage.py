@@ -46,9 +46,9 @@ def _image_gib(cluster: ComposedCluster, machine: Mapping[str, Any]) -> tuple[in
     wanted = value_at(machine, ("Image", "CustomAmi")) or value_at(
         cluster.configuration, ("Image", "CustomAmi")
     )
-    for image in cluster.images.values():
-        if image.ami == wanted:
-            return image.root_gib, "size of its image"
+    for image in cluster.known_images():
+        if image.entry.ami == wanted:
+            return image.entry.root_gib, "size of its image"
     return ROOT_GIB, "size taken as ParallelCluster's default"
 
 

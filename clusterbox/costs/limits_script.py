@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from importlib import resources
+from typing import Any
 
 from clusterbox.costs.limits import LimitPlan
+from clusterbox.costs.limits_apply import qos_name
 
 _END = "CLUSTERBOX_END"
 
 _SHELL = """\
 #!/bin/bash
-# Limits of cluster {cluster}, in its own Slurm: {jobs} USD a month for jobs.
-# Written by `clusterbox costs limits script {cluster}` from prices of {prices}.
+# Limits of cluster {cluster}, in its own Slurm: {what}.
+# Written by `clusterbox costs limits script {cluster}`.
 #
 # A custom action of the head node (OnNodeConfigured and OnNodeUpdated), where slurmctld and slurmdbd
 # run already. It changes nothing when all is as it must be, and can be run at any time as root.
@@ -32,6 +34,8 @@ import subprocess
 import sys
 import time
 
+_QOS_NAME = "{qos}"
+# Nothing where the cluster has no budget: limits that it had are taken away.
 _WANTED = json.loads('''{wanted}''')
 _ATTEMPTS = 30
 
@@ -58,10 +62,13 @@ def _wait() -> State:
 
 
 def main() -> None:
-    accounts = {{name: AccountLimit(**limit) for name, limit in _WANTED.pop("accounts").items()}}
-    wanted = Wanted(accounts=accounts, **_WANTED)
+    wanted = None
+    if _WANTED is not None:
+        limits = _WANTED.pop("accounts").items()
+        accounts = {{name: AccountLimit(**limit) for name, limit in limits}}
+        wanted = Wanted(accounts=accounts, **_WANTED)
     state = _wait()
-    steps = plan_steps(wanted, wanted.qos, state)
+    steps = plan_steps(wanted, _QOS_NAME, state)
     for step in steps:
         changes = "; ".join(f"{{key}}: {{old}} -> {{new}}" for key, old, new in step.changes)
         print(f"clusterbox limits: {{step.subject}}: {{changes}}")
@@ -71,6 +78,8 @@ def main() -> None:
         raise SystemExit(f"clusterbox limits: {{error}}")
     if not steps:
         print("clusterbox limits: nothing to change")
+    if wanted is None:
+        return
     for text in [*find_faults(wanted, _run), *find_ways_round(wanted, read_state(_run))]:
         print(f"clusterbox limits: NOT ENFORCED: {{text}}", file=sys.stderr)
 
@@ -85,14 +94,18 @@ def render_script(plan: LimitPlan) -> str:
     It needs bash, Slurm's commands and Python 3.9 or newer. It waits up to a minute for slurmctld
     and slurmdbd, and exits with 1 when Slurm refuses a change.
     """
+    what = f"{plan.jobs_usd:.2f} USD a month for jobs, by prices of {plan.prices_title}"
+    return _render(plan.cluster, what, asdict(plan.wanted))
+
+
+def render_removal(cluster: str) -> str:
+    """Return the script of a cluster without a budget: it takes away the limits that it had."""
+    return _render(cluster, "none, as it has no budget", None)
+
+
+def _render(cluster: str, what: str, wanted: dict[str, Any] | None) -> str:
     folder = resources.files("clusterbox.costs")
     program = (folder / "limits_apply.py").read_text(encoding="utf-8")
     # Names are those that the site's files allow: no quote can be among them.
-    wanted = json.dumps(asdict(plan.wanted), sort_keys=True)
-    return _SHELL.format(
-        cluster=plan.cluster,
-        jobs=f"{plan.jobs_usd:.2f}",
-        prices=plan.prices_title,
-        end=_END,
-        program=(program + _MAIN.format(wanted=wanted)).rstrip(),
-    )
+    main = _MAIN.format(wanted=json.dumps(wanted, sort_keys=True), qos=qos_name(cluster))
+    return _SHELL.format(cluster=cluster, what=what, end=_END, program=(program + main).rstrip())

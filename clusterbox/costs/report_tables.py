@@ -54,6 +54,7 @@ def make_heading(report: Report) -> list[str]:
         f"{places}: {report.selection}",
         f"{report.made:%Y-%m-%d %H:%M} UTC, USD a month of 730 hours",
         *(f"prices of {title}" for title in report.prices),
+        "totals are sums of exact amounts: what is shown above them is rounded and may differ by cents",
     ]
     return lines
 

@@ -13,6 +13,7 @@ def site_lines(environment: Environment, prices: Prices) -> list[Line]:
     return [
         *_network(environment, prices),
         *_storage(environment, prices),
+        *_accounting(environment, prices),
         *_admin_box(environment, prices),
         *_site(prices),
     ]
@@ -82,6 +83,25 @@ def _storage(environment: Environment, prices: Prices) -> list[Line]:
                     "infrequent_access",
                     what="GB stored",
                 )
+    return sheet.lines
+
+
+def _accounting(environment: Environment, prices: Prices) -> list[Line]:
+    database = environment.accounting_database
+    if database is None or not database.is_made_here:
+        return []
+    sheet = Sheet("accounting database", prices)
+    sheet.add(
+        "Aurora Serverless v2",
+        f"{database.min_acu} to {database.max_acu} ACU",
+        prices.find("aurora", "serverless.acu"),
+        idle=database.min_acu,
+        worst=database.max_acu,
+        note="grows while slurmdbd rolls up or is asked for much",
+    )
+    sheet.add("secret", "1", prices.find("secretsmanager", "secret"), idle=1)
+    sheet.add_usage("storage", "aurora", "storage", what="GB of accounting records")
+    sheet.add_usage("requests", "aurora", "io", what="million requests to the storage")
     return sheet.lines
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -36,6 +36,7 @@ def fetch_inventory(client: Client, environment: Environment) -> list[Item]:
         *_fetch_roles(client, environment, states),
         *_fetch_file_systems(client, environment),
         *_fetch_buckets(client, environment),
+        *_fetch_accounting(client, environment),
         *_fetch_admin_box(client, environment),
         *_fetch_clusters(client, environment, states),
     ]
@@ -59,6 +60,14 @@ def find_leftover_clusters(states: Mapping[str, str], environment: Environment) 
     known = {entry.name for entry in environment.clusters}
     found = [stack.removeprefix(prefix) for stack in sorted(states) if stack.startswith(prefix)]
     return [cluster for cluster in found if cluster not in known]
+
+
+def find_leftover_stacks(
+    states: Mapping[str, str], environment: Environment, stacks: Iterable[str]
+) -> list[str]:
+    """Return the site's own stacks, but for clusters, that stand and are none of `stacks`."""
+    units = {names.stack_name(environment, unit) for unit in names.UNITS} - set(stacks)
+    return sorted(units & states.keys())
 
 
 def _is_of_site(stack: str, environment: Environment) -> bool:
@@ -169,6 +178,20 @@ def _fetch_buckets(client: Client, environment: Environment) -> Iterator[Item]:
         versions = s3.get_bucket_versioning(Bucket=bucket.name).get("Status", "not versioned")
         owner = "exists outside of the site" if bucket.exists else "made by the site"
         yield Item("bucket", bucket.name, purpose, f"versioning {versions}".lower(), owner)
+
+
+def _fetch_accounting(client: Client, environment: Environment) -> Iterator[Item]:
+    database = environment.accounting_database
+    if database is None or not database.is_made_here:
+        return
+    name, rds = names.accounting_name(environment), client("rds")
+    try:
+        (server,) = rds.describe_db_clusters(DBClusterIdentifier=name)["DBClusters"]
+    except rds.exceptions.DBClusterNotFoundFault:
+        return
+    sealed = "encrypted" if server["StorageEncrypted"] else "NOT ENCRYPTED"
+    detail = f"{sealed}, {server['Endpoint']}:{server['Port']}"
+    yield Item("database", name, "", server["Status"], detail)
 
 
 def _fetch_admin_box(client: Client, environment: Environment) -> Iterator[Item]:

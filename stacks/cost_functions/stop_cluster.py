@@ -2,6 +2,9 @@
 
 AWS Budgets publishes to a topic of the cluster's own, so that the topic says which cluster it is
 and nothing is read out of the notification's text, which AWS may word as it likes.
+
+AWS tells once a month that a budget is spent. So a schedule lets the function look each hour whether
+one still is, and do it again where a restart of the head node or somebody has undone it.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import boto3
@@ -29,6 +33,10 @@ COMMAND_SECONDS = 100.0
 POLL_SECONDS = 2.0
 # The shortest that Systems Manager takes for the delivery of a command.
 DELIVERY_SECONDS = 30
+# How set_queues.sh says that a queue is not as it was.
+_QUEUE_CHANGED = ", now "
+# How a budget says that it counts one cluster.
+CLUSTER_FILTER = "user:parallelcluster:cluster-name$"
 # SNS takes a subject of at most 100 characters.
 SUBJECT_CHARACTERS = 100
 
@@ -49,6 +57,7 @@ class Settings:
     alarms: str  # ARN of the topic that people listen to
     document: str  # name of the document that sets the queues
     actions: Mapping[str, tuple[str, str]]  # name of a topic → cluster, and `drain` or `stop`
+    budgets_usd: Mapping[str, Decimal]  # cluster → USD a month
 
 
 @dataclass(frozen=True)
@@ -58,16 +67,19 @@ class Outcome:
     done: str
     detail: str
     undo: str
+    changed: bool = False  # whether anything is not as it was
 
 
 def handle(event: Mapping[str, Any], _context: object) -> list[str]:
-    """Serve an event of SNS; return what was done to each cluster.
+    """Serve an event of SNS, or of the schedule; return what was done to each cluster.
 
     Raises NotStoppedError, KeyError for a topic that the function does not know, and boto3's
     errors: all of them make Lambda try again.
     """
     settings = read_settings(os.environ)
-    clients = {name: boto3.client(name) for name in ("dynamodb", "ec2", "sns", "ssm")}
+    clients = {name: boto3.client(name) for name in ("budgets", "dynamodb", "ec2", "sns", "ssm")}
+    if "Records" not in event:
+        return check_again(settings, clients.__getitem__)
     return [
         serve(record["Sns"]["TopicArn"], settings, clients.__getitem__)
         for record in event["Records"]
@@ -84,20 +96,74 @@ def read_settings(variables: Mapping[str, str]) -> Settings:
         alarms=variables["CLUSTERBOX_ALARMS"],
         document=variables["CLUSTERBOX_DOCUMENT"],
         actions={topic: (cluster, action) for topic, (cluster, action) in actions.items()},
+        budgets_usd={
+            cluster: Decimal(amount)
+            for cluster, amount in json.loads(variables["CLUSTERBOX_BUDGETS"]).items()
+        },
     )
 
 
 def serve(topic_arn: str, settings: Settings, clients: Clients) -> str:
     """Do what the budget behind a topic asks for and tell people; return the word for it."""
     cluster, action = settings.actions[topic_arn.rpartition(":")[2]]
+    outcome = _act(cluster, action, settings, clients)
+    _tell(cluster, outcome, settings, clients("sns"))
+    return f"{cluster}: {outcome.done}"
+
+
+def check_again(settings: Settings, clients: Clients) -> list[str]:
+    """Do again what the budgets that are spent ask for; tell people only where it changed anything.
+
+    A cluster that cannot be stopped keeps no other one from it: NotStoppedError comes at the end.
+    """
+    spent = find_spent(clients("budgets"), settings)
+    done, failed = [], []
+    for cluster, action in settings.actions.values():
+        if cluster not in spent:
+            continue
+        try:
+            outcome = _act(cluster, action, settings, clients)
+        except NotStoppedError as error:
+            failed.append(str(error))
+            continue
+        if outcome.changed:
+            _tell(cluster, outcome, settings, clients("sns"))
+        done.append(f"{cluster}: {outcome.done}")
+    if failed:
+        raise NotStoppedError("; ".join(failed))
+    return done
+
+
+def find_spent(budgets: Any, settings: Settings) -> set[str]:
+    """Return the clusters of which more than their budget is billed this month.
+
+    CloudFormation names the budgets. Those of the stack are told by what they count and by their
+    amount; one that somebody made beside them for the same cluster with less stops nothing.
+    """
+    spent = set()
+    for page in budgets.get_paginator("describe_budgets").paginate(AccountId=settings.account):
+        for budget in page.get("Budgets", []):
+            counted = budget.get("CostFilters", {}).get("TagKeyValue", [])
+            cluster = counted[0].removeprefix(CLUSTER_FILTER) if len(counted) == 1 else ""
+            limit = settings.budgets_usd.get(cluster)
+            if limit is None or Decimal(budget.get("BudgetLimit", {}).get("Amount", "0")) != limit:
+                continue
+            billed = budget.get("CalculatedSpend", {}).get("ActualSpend", {}).get("Amount", "0")
+            if Decimal(billed) > limit:
+                spent.add(cluster)
+    return spent
+
+
+def _act(cluster: str, action: str, settings: Settings, clients: Clients) -> Outcome:
     if action == "stop":
-        outcome = stop(cluster, settings, clients("dynamodb"), datetime.now(UTC))
-    else:
-        outcome = drain(cluster, settings, clients("ec2"), clients("ssm"))
+        return stop(cluster, settings, clients("dynamodb"), datetime.now(UTC))
+    return drain(cluster, settings, clients("ec2"), clients("ssm"))
+
+
+def _tell(cluster: str, outcome: Outcome, settings: Settings, sns: Any) -> None:
     subject, text = render_message(cluster, outcome, settings)
     print(text)  # noqa: T201 -- the function's log
-    clients("sns").publish(TopicArn=settings.alarms, Subject=subject, Message=text)
-    return f"{cluster}: {outcome.done}"
+    sns.publish(TopicArn=settings.alarms, Subject=subject, Message=text)
 
 
 def render_message(cluster: str, outcome: Outcome, settings: Settings) -> tuple[str, str]:
@@ -110,7 +176,12 @@ def render_message(cluster: str, outcome: Outcome, settings: Settings) -> tuple[
         outcome.detail,
     ]
     if outcome.undo:
-        lines += ["", "To undo it:", f"  {outcome.undo}"]
+        lines += [
+            "",
+            "Each hour it is done again while more than the budget is billed. To undo it, raise",
+            f"budgets.clusters.{cluster}.monthly_usd in the environment file, deploy, and:",
+            f"  {outcome.undo}",
+        ]
     return subject[:SUBJECT_CHARACTERS], "\n".join(lines) + "\n"
 
 
@@ -154,7 +225,7 @@ def stop(cluster: str, settings: Settings, dynamodb: Any, now: datetime) -> Outc
     detail = (
         f"Its compute fleet was {status} and is asked to stop: nodes end, and jobs on them too."
     )
-    return Outcome("stopped", detail, undo)
+    return Outcome("stopped", detail, undo, changed=True)
 
 
 def _fetch_fleet_status(dynamodb: Any, table: str) -> str | None:
@@ -208,7 +279,7 @@ def drain(
         f"--instance-ids {instance} --parameters State=UP"
     )
     detail = f"No new job starts in its queues; running jobs go on, others wait.\n\n{output}"
-    return Outcome("drained", detail, undo)
+    return Outcome("drained", detail, undo, changed=_QUEUE_CHANGED in output)
 
 
 def _find_head_node(ec2: Any, cluster: str) -> str | None:

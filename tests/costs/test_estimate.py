@@ -257,11 +257,21 @@ def test_an_environment_has_its_own_parts_before_its_clusters(sandbox: Estimate)
     assert sandbox.parts == (
         "network",
         "storage",
+        "accounting database",
         "admin box",
         "site",
         "sandbox-eco",
         "sandbox-economy-hpc",
     )
+
+
+def test_the_accounting_database_costs_its_least_capacity_when_idle(sandbox: Estimate) -> None:
+    lines = {entry.item: entry for entry in sandbox.lines if entry.part == "accounting database"}
+    server = lines["Aurora Serverless v2"]
+    # 0.12 USD an hour of one capacity unit, 730 hours: a half of one, and at most two.
+    assert (server.idle, server.worst) == (Decimal("43.800"), Decimal("175.20"))
+    assert lines["secret"].idle == Decimal("0.40")
+    assert lines["storage"].idle is None
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_what_a_command_prints_comes_back() -> None:
         ({"Status": "Failed", "StandardErrorContent": "denied"}, "Failed: denied"),
         ({"Status": "Success", "StandardOutputContent": "x" * 24_000}, "limits script tiny"),
         ({"Status": "Success", "StandardOutputContent": "H4sIAAAA"}, "limits script tiny"),
-        ({"Status": "Pending"}, "did not reach the head node i-1 within 120 s"),
+        ({"Status": "Pending"}, "did not reach i-1 within 150 s"),
     ],
 )
 def test_what_fails_is_told(answer: dict[str, Any], message: str) -> None:
