@@ -15,12 +15,14 @@ from clusterbox.site.addresses import plan_addresses
 from clusterbox.site.environment import Environment
 from clusterbox.site.load import Repository
 from clusterbox.site.yaml_file import YamlFile
+from stacks.accounting import AccountingStack
 from stacks.admin import AdminStack
 from stacks.boundary import BoundaryStack
 from stacks.cluster import ClusterStack
 from stacks.costs import CostsStack
 from stacks.encryption import EncryptionStack
 from stacks.identity import IdentityStack
+from stacks.images import ImagesStack
 from stacks.network import NetworkStack
 from stacks.rules import add_rules
 from stacks.security import SecurityStack
@@ -39,6 +41,7 @@ def build_app(root: Path, name: str, *, rules: bool = False, outdir: Path | None
     environment = repository.load_environment(name)
     images = repository.load_images(environment)
     configs = {entry.name: repository.load_cluster(entry) for entry in environment.clusters}
+    pins = {cluster: repository.load_pins(environment, cluster) for cluster in configs}
     plan_addresses(environment, configs)
     app = _make_app(root, environment, outdir)
 
@@ -52,6 +55,14 @@ def build_app(root: Path, name: str, *, rules: bool = False, outdir: Path | None
         app, unit("security"), environment=environment, network=network, storage=storage
     )
     identity = IdentityStack(app, unit("identity"), environment=environment, key=key)
+    ImagesStack(
+        app,
+        unit("images"),
+        environment=environment,
+        images=images,
+        key=key,
+        identity=identity,
+    )
     if environment.admin_box is not None:
         AdminStack(
             app,
@@ -76,6 +87,16 @@ def build_app(root: Path, name: str, *, rules: bool = False, outdir: Path | None
             key=key,
             identity=identity,
         )
+    accounting = None
+    if environment.accounting_database is not None:
+        accounting = AccountingStack(
+            app,
+            unit("accounting"),
+            environment=environment,
+            plan=environment.accounting_database,
+            network=network,
+            key=key,
+        )
     for cluster, config in configs.items():
         ClusterStack(
             app,
@@ -84,11 +105,13 @@ def build_app(root: Path, name: str, *, rules: bool = False, outdir: Path | None
             cluster=cluster,
             config=config,
             images=images,
+            pins=pins[cluster],
             key=key,
             network=network,
             storage=storage,
             security=security,
             identity=identity,
+            accounting=accounting,
         )
     if not environment.hosting.permissions_boundary.exists:
         _deploy_first(app, BoundaryStack(app, unit("boundary"), environment=environment))

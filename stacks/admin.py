@@ -194,6 +194,7 @@ class AdminStack(SiteStack):
             # pcluster runs here with the same permissions as the provider has.
             *provider(environment),
             *data,
+            *nodes.run_on_head_nodes(environment),
             Statement(
                 "Source",
                 ["s3:GetObject"],

@@ -33,6 +33,7 @@ _BOUNDED_SERVICES = (
     "lambda",
     "logs",
     "pricing",
+    "rds",
     "resource-groups",
     "route53",
     "s3",

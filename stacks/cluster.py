@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import aws_cdk as cdk
@@ -13,8 +13,10 @@ from constructs import Construct
 
 from clusterbox.site import names, references
 from clusterbox.site.environment import Environment
-from clusterbox.site.images import LockedImage
+from clusterbox.site.images import ClusterPins, LockedImage
+from clusterbox.site.pins import apply_pins
 from clusterbox.site.yaml_file import YamlFile, value_at
+from stacks.accounting import AccountingStack
 from stacks.identity import IdentityStack
 from stacks.network import NetworkStack
 from stacks.permissions import arns, nodes
@@ -22,6 +24,8 @@ from stacks.permissions.roles import make_role
 from stacks.security import SecurityStack
 from stacks.site_stack import SiteStack
 from stacks.storage import StorageStack
+
+_ACCOUNTING_SECRET = "${accounting.secret}"  # noqa: S105 -- a reference
 
 
 class ClusterStack(SiteStack):
@@ -40,11 +44,13 @@ class ClusterStack(SiteStack):
         cluster: str,
         config: YamlFile,
         images: Mapping[str, LockedImage],
+        pins: ClusterPins,
         key: kms.IKey,
         network: NetworkStack,
         storage: StorageStack,
         security: SecurityStack,
         identity: IdentityStack,
+        accounting: AccountingStack | None = None,
     ) -> None:
         super().__init__(
             scope,
@@ -54,6 +60,7 @@ class ClusterStack(SiteStack):
         )
         cdk.Tags.of(self).add(names.TAG_SITE_CLUSTER, cluster)
         self._cluster = cluster
+        used_amis = [image.ami for image in images.values()]
         values: dict[str, Any] = {
             **references.known_values(environment, cluster),
             "network.vpc": network.vpc.vpc_id,
@@ -61,20 +68,22 @@ class ClusterStack(SiteStack):
             "security_groups.cluster": security.cluster.security_group_id,
             "security_groups.ssh": security.ssh.security_group_id,
             **{f"images.{name}": image.ami for name, image in images.items()},
-            **self._make_roles(config, images, storage, key),
+            **(accounting.references if accounting is not None else {}),
+            **self._make_roles(config, [*used_amis, *pins.amis()], storage, key, accounting),
         }
         for name, file_system in storage.file_systems.items():
             values[f"storage.{name}"] = file_system.file_system_id
             for point, identity_of_point in file_system.access_points.items():
                 values[f"storage.{name}.{point}"] = identity_of_point
-        self._make_cluster(references.resolve(config, values), identity)
+        self._make_cluster(references.resolve(apply_pins(config, pins), values), identity)
 
     def _make_roles(
         self,
         config: YamlFile,
-        images: Mapping[str, LockedImage],
+        amis: Sequence[str],
         storage: StorageStack,
         key: kms.IKey,
+        accounting: AccountingStack | None,
     ) -> dict[str, str]:
         """Make the roles that the configuration refers to; return their ARNs by reference."""
         environment, cluster = self._environment, self._cluster
@@ -84,12 +93,17 @@ class ClusterStack(SiteStack):
             key_arn=key.key_arn,
         )
         managed_dns = _has_managed_dns(config.data)
+        secrets, keys = _find_secrets(config.data), []
+        if accounting is not None and _ACCOUNTING_SECRET in secrets:
+            secrets = {*secrets - {_ACCOUNTING_SECRET}, accounting.references["accounting.secret"]}
+            keys = [arn for arn in [accounting.secret_key_arn] if arn is not None]
         head_node = nodes.head_node(
             environment,
             cluster,
-            images=[image.ami for image in images.values()],
+            images=list(dict.fromkeys(amis)),
             compute_role_arn=arns.site_roles(environment, f"{cluster}-compute"),
-            secrets=sorted(_find_secrets(config.data)),
+            secrets=sorted(secrets),
+            secret_keys=keys,
             managed_dns=managed_dns,
         )
         plans = {

@@ -8,20 +8,18 @@ from pathlib import Path
 
 import aws_cdk as cdk
 from aws_cdk import aws_codebuild as codebuild
-from aws_cdk import aws_events as events
-from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3_assets as assets
-from aws_cdk import aws_scheduler as scheduler
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from clusterbox.site.environment import Environment
-from stacks.cost_guard import make_log_group
+from stacks.failures import make_log_group, tell_failed_builds
 from stacks.permissions import arns, costs
-from stacks.permissions.roles import acknowledge, make_role
+from stacks.permissions.roles import make_role
+from stacks.processes import make_project, scheduler_principal, start_on_schedule
 
 # What the report needs of this repository; everything else is left out of the archive. Neither
 # environments nor configurations of clusters are in it: a change of a queue, or of another
@@ -57,28 +55,12 @@ class CostReport(Construct):
         super().__init__(scope, construct_id)
         project = self._make_project(environment, named_ids, root, key, alarms)
         self._start_daily(environment, hour_utc, project, key, dead_letters)
-        events.Rule(
+        tell_failed_builds(
             self,
-            "Failed",
             description="The cost report could not be made",
-            event_pattern=events.EventPattern(
-                source=["aws.codebuild"],
-                detail_type=["CodeBuild Build State Change"],
-                detail={
-                    "project-name": [project.project_name],
-                    "build-status": ["FAILED", "FAULT", "STOPPED", "TIMED_OUT"],
-                },
-            ),
-            targets=[
-                targets.SnsTopic(
-                    alarms,
-                    message=events.RuleTargetInput.from_text(
-                        f"{environment.name}: NO cost report today, the build is "
-                        f"{events.EventField.from_path('$.detail.build-status')}. Its log: "
-                        f"{events.EventField.from_path('$.detail.additional-information.logs.deep-link')}"
-                    ),
-                )
-            ],
+            project=project,
+            topic=alarms,
+            message=f"{environment.name}: NO cost report today",
         )
 
     def _make_project(
@@ -123,49 +105,21 @@ class CostReport(Construct):
             "CLUSTERBOX_REPORTS": f"s3://{bucket}/{folder}",
             "CLUSTERBOX_ALARMS": alarms.topic_arn,
         }
-        project = codebuild.Project(
+        return make_project(
             self,
-            "Project",
             description=f"Daily cost report of {environment.name}",
-            # All permissions are in stacks/permissions; CDK adds none of its own.
-            role=role.without_policy_updates(),
             source=codebuild.Source.s3(bucket=source.bucket, path=source.s3_object_key),
-            build_spec=codebuild.BuildSpec.from_object(
-                {
-                    "version": "0.2",
-                    "phases": {
-                        "install": {"runtime-versions": {"python": "3.12"}},
-                        "build": {
-                            "commands": [
-                                *_write_environment(environment, named_ids),
-                                "bash stacks/cost_functions/report.sh",
-                            ]
-                        },
-                    },
-                }
-            ),
-            environment=codebuild.BuildEnvironment(
-                build_image=codebuild.LinuxBuildImage.AMAZON_LINUX_2023_5,
-                compute_type=codebuild.ComputeType.SMALL,
-                environment_variables={
-                    name: codebuild.BuildEnvironmentVariable(value=value)
-                    for name, value in variables.items()
-                },
-            ),
-            encryption_key=key,
-            logging=codebuild.LoggingOptions(
-                cloud_watch=codebuild.CloudWatchLoggingOptions(log_group=log_group)
-            ),
+            role=role,
+            commands=[
+                *_write_environment(environment, named_ids),
+                "bash stacks/cost_functions/report.sh",
+            ],
+            variables=variables,
+            key=key,
+            log_group=log_group,
+            # Two at a time, which the project does not let be, would write the same history.
             timeout=cdk.Duration.minutes(30),
-            # A day without a report is told; two at a time would write the same history.
-            concurrent_build_limit=1,
         )
-        acknowledge(
-            project,
-            "CloudFormation-Validate::E3050",
-            "ServiceRole is Fn::GetAtt of the role's ARN; the rule takes it for a Ref",
-        )
-        return project
 
     def _start_daily(
         self,
@@ -181,9 +135,7 @@ class CostReport(Construct):
             environment=environment,
             purpose="cost-schedule",
             description="Starts the daily cost report",
-            principal=iam.ServicePrincipal("scheduler.amazonaws.com").with_conditions(
-                {"StringEquals": {"aws:SourceAccount": environment.account}}
-            ),
+            principal=scheduler_principal(environment.account),
             statements=costs.start_report(
                 environment,
                 project=project.project_arn,
@@ -191,23 +143,15 @@ class CostReport(Construct):
                 key_arn=key.key_arn,
             ),
         )
-        scheduler.CfnSchedule(
+        start_on_schedule(
             self,
             "Daily",
             description=f"Daily cost report of {environment.name}",
-            schedule_expression=f"cron(0 {hour_utc} * * ? *)",
-            schedule_expression_timezone="UTC",
-            flexible_time_window=scheduler.CfnSchedule.FlexibleTimeWindowProperty(mode="OFF"),
-            target=scheduler.CfnSchedule.TargetProperty(
-                arn=project.project_arn,
-                role_arn=role.role_arn,
-                dead_letter_config=scheduler.CfnSchedule.DeadLetterConfigProperty(
-                    arn=dead_letters.queue_arn
-                ),
-                retry_policy=scheduler.CfnSchedule.RetryPolicyProperty(
-                    maximum_event_age_in_seconds=3600, maximum_retry_attempts=5
-                ),
-            ),
+            expression=f"cron(0 {hour_utc} * * ? *)",
+            time_zone="UTC",
+            target=project.project_arn,
+            role=role,
+            dead_letters=dead_letters,
         )
 
 
@@ -217,7 +161,8 @@ def _write_environment(environment: Environment, named_ids: Sequence[str]) -> li
     `named_ids` are what the clusters' configurations use by their ids: the report must not take
     them for orphans.
     """
-    told = environment.model_dump(mode="json", exclude_unset=True, exclude={"budgets", "clusters"})
+    left_out = {"budgets", "clusters", "patch_day"}
+    told = environment.model_dump(mode="json", exclude_unset=True, exclude=left_out)
     told["clusters"] = [{"name": entry.name, "config": _CONFIG} for entry in environment.clusters]
     # JSON is YAML too.
     text = json.dumps(told, indent=1)

@@ -10,14 +10,20 @@ from aws_cdk import aws_cloudwatch_actions as actions
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_sns as sns
-from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
 from clusterbox.site import names
 from clusterbox.site.budgets import Budgets
 from clusterbox.site.environment import Environment
-from stacks.cost_guard import CostGuard, make_dead_letters
+from stacks.cost_guard import CostGuard
 from stacks.cost_report import CostReport
+from stacks.failures import (
+    let_alarms_publish,
+    let_services_use,
+    make_dead_letters,
+    make_topic,
+    on_behalf_of,
+)
 from stacks.identity import IdentityStack
 from stacks.permissions import arns, costs
 from stacks.permissions.roles import make_role
@@ -48,9 +54,33 @@ class CostsStack(SiteStack):
             description="Budgets and cost report",
         )
         self._budgets = budgets
-        self._let_services_use(key)
-        self.alarms = self._make_alarms(key)
-        dead_letters, alarms = make_dead_letters(self, environment, key=key)
+        let_services_use(
+            key,
+            environment,
+            {
+                "BudgetAlarms": "budgets",
+                "CostAlarms": "cloudwatch",
+                # SNS puts into the queue what it could not deliver to the function.
+                "CostDeadLetters": "sns",
+            },
+        )
+        self.alarms = make_topic(
+            self,
+            "Alarms",
+            display_name=f"Costs of {environment.name}",
+            addresses=budgets.notify,
+            key=key,
+        )
+        let_alarms_publish(self.alarms, environment)
+        dead_letters, alarms = make_dead_letters(
+            self,
+            description=(
+                f"{environment.name}: a cluster whose budget is spent was NOT stopped, or the daily "
+                "cost report was not started. The logs of the stack "
+                f"{names.stack_name(environment, 'costs')} say why."
+            ),
+            key=key,
+        )
         for alarm in alarms:
             alarm.add_alarm_action(actions.SnsAction(self.alarms))
         guard = CostGuard(
@@ -79,30 +109,6 @@ class CostsStack(SiteStack):
             )
         self._trust_ci(identity)
 
-    def _make_alarms(self, key: kms.IKey) -> sns.Topic:
-        """Make the topic that people listen to; each address has to confirm its subscription."""
-        topic = sns.Topic(
-            self,
-            "Alarms",
-            display_name=f"Costs of {self._environment.name}",
-            master_key=key,
-            enforce_ssl=True,
-        )
-        for address in self._budgets.notify:
-            topic.add_subscription(subscriptions.EmailSubscription(address))
-        topic.add_to_resource_policy(
-            iam.PolicyStatement(
-                sid="CloudWatch",
-                principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
-                actions=["sns:Publish"],
-                resources=[topic.topic_arn],
-                conditions=self._on_behalf_of(
-                    arns.regional(self._environment, "cloudwatch", "alarm:*")
-                ),
-            )
-        )
-        return topic
-
     def _let_budgets_publish(self, topic: sns.Topic) -> None:
         environment = self._environment
         topic.add_to_resource_policy(
@@ -112,40 +118,11 @@ class CostsStack(SiteStack):
                 actions=["sns:Publish"],
                 resources=[topic.topic_arn],
                 # Budgets belong to an account and to no region.
-                conditions=self._on_behalf_of(
-                    f"arn:{environment.partition}:budgets::{environment.account}:*"
+                conditions=on_behalf_of(
+                    environment, f"arn:{environment.partition}:budgets::{environment.account}:*"
                 ),
             )
         )
-
-    def _on_behalf_of(self, source: str) -> dict[str, dict[str, str]]:
-        """Return the conditions under which a service acts for this account alone."""
-        return {
-            "StringEquals": {"aws:SourceAccount": self._environment.account},
-            "ArnLike": {"aws:SourceArn": source},
-        }
-
-    def _let_services_use(self, key: kms.IKey) -> None:
-        """Let those use the key who publish to the topics; without it nothing arrives, silently.
-
-        EventBridge has a statement of CDK's own, without a condition: its requests to KMS carry no
-        source, so that one would refuse them all ("EventBridge targets" in its user guide).
-        """
-        for sid, service in (
-            ("BudgetAlarms", "budgets"),
-            ("CostAlarms", "cloudwatch"),
-            # SNS puts into the queue what it could not deliver to the function.
-            ("CostDeadLetters", "sns"),
-        ):
-            key.add_to_resource_policy(
-                iam.PolicyStatement(
-                    sid=sid,
-                    principals=[iam.ServicePrincipal(f"{service}.amazonaws.com")],
-                    actions=["kms:Decrypt", "kms:GenerateDataKey*"],
-                    resources=["*"],
-                    conditions={"StringEquals": {"aws:SourceAccount": self._environment.account}},
-                )
-            )
 
     def _make_budgets(self, guard: CostGuard) -> None:
         budgets, environment = self._budgets, self._environment

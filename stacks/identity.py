@@ -12,7 +12,7 @@ from stacks.permissions import arns, ci, images, nodes, provider
 from stacks.permissions.roles import make_role
 from stacks.site_stack import SiteStack
 
-_GITHUB_HOST = "token.actions.githubusercontent.com"
+GITHUB_HOST = "token.actions.githubusercontent.com"
 
 
 class IdentityStack(SiteStack):
@@ -58,6 +58,7 @@ class IdentityStack(SiteStack):
             principal=functions,
             statements=images.cleanup(environment),
         )
+        self._key_use = key_use
         if environment.hosting.ci.github is not None:
             self._trust_github(environment.hosting.ci.github)
         if environment.hosting.ci.gitlab is not None:
@@ -67,7 +68,7 @@ class IdentityStack(SiteStack):
         repository = f"repo:{github.repository}"
         self._make_ci_roles(
             "GitHub",
-            host=_GITHUB_HOST,
+            host=GITHUB_HOST,
             audience="sts.amazonaws.com",
             provider_exists=github.provider_exists,
             deploys=f"{repository}:environment:{github.environment}",
@@ -104,7 +105,7 @@ class IdentityStack(SiteStack):
                 self, f"{system}Provider", url=f"https://{host}", client_id_list=[audience]
             ).attr_arn
         for kind, subject, statements in (
-            ("Deploy", deploys, ci.deploy(environment)),
+            ("Deploy", deploys, [*ci.deploy(environment), *self._key_use]),
             ("ReadOnly", reads, ci.read_only(environment)),
         ):
             make_role(
@@ -113,12 +114,12 @@ class IdentityStack(SiteStack):
                 environment=environment,
                 purpose=f"ci-{system.lower()}-{'deploy' if kind == 'Deploy' else 'read-only'}",
                 description=f"{system}: {'deploys the site' if kind == 'Deploy' else 'reviews changes'}",
-                principal=iam.WebIdentityPrincipal(arn, _claims(host, audience, subject)),
+                principal=iam.WebIdentityPrincipal(arn, claims(host, audience, subject)),
                 statements=statements,
             )
 
 
-def _claims(host: str, audience: str, subject: str) -> dict[str, dict[str, str]]:
+def claims(host: str, audience: str, subject: str) -> dict[str, dict[str, str]]:
     """Return what a token must say; a pattern is allowed only where the subject is one."""
     said = {f"{host}:aud": audience}
     if "*" in subject:

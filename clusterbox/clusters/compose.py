@@ -12,19 +12,24 @@ from typing import Any
 
 from clusterbox.site import names, references
 from clusterbox.site.environment import Environment
-from clusterbox.site.images import LockedImage
+from clusterbox.site.images import NO_PINS, ClusterPins, LockedImage
+from clusterbox.site.pins import apply_pins
 from clusterbox.site.yaml_file import YamlFile
 
 
 def compose_offline(
-    environment: Environment, cluster: str, config: YamlFile, images: Mapping[str, LockedImage]
+    environment: Environment,
+    cluster: str,
+    config: YamlFile,
+    images: Mapping[str, LockedImage],
+    pins: ClusterPins = NO_PINS,
 ) -> dict[str, Any]:
-    """Return the cluster's configuration with every reference resolved.
+    """Return the cluster's configuration with pins applied and every reference resolved.
 
-    Raises ProblemsError with all unknown or malformed references.
+    Raises ProblemsError with all unknown or malformed references, and as `apply_pins` does.
     """
     composed: dict[str, Any] = references.resolve(
-        config, offline_values(environment, cluster, images)
+        apply_pins(config, pins), offline_values(environment, cluster, images)
     )
     return composed
 
@@ -52,6 +57,17 @@ def offline_values(
         values[f"storage.{name}"] = file_system.id or _stand_in("fs", environment, name)
         for point in file_system.access_points:
             values[f"storage.{name}.{point}"] = _stand_in("fsap", environment, f"{name}.{point}")
+    database = environment.accounting_database
+    if database is not None:
+        name, region = names.accounting_name(environment), environment.region
+        host = f"{name}.cluster-{_digest(environment, 'accounting', 12)}.{region}.rds.amazonaws.com"
+        secret = (
+            f"arn:{environment.partition}:secretsmanager:{region}:{environment.account}:secret:{name}-"
+            f"{_digest(environment, 'secret', 6)}"
+        )
+        values["security_groups.accounting"] = _stand_in("sg", environment, "accounting")
+        values.setdefault("accounting.host", f"{host}:{database.port}")
+        values.setdefault("accounting.secret", secret)
     for purpose in ("head_node", "compute", "login", "cleanup"):
         suffix = f"{cluster}-{purpose.replace('_', '-')}"
         values[f"roles.{purpose}"] = f"{role}{names.role_name(environment, suffix)}"
@@ -60,5 +76,8 @@ def offline_values(
 
 def _stand_in(prefix: str, environment: Environment, name: str) -> str:
     """Return an id as AWS forms them, of 17 hexadecimal digits."""
-    digest = hashlib.sha256(f"{environment.name}/{prefix}/{name}".encode()).hexdigest()
-    return f"{prefix}-{digest[:17]}"
+    return f"{prefix}-{_digest(environment, f'{prefix}/{name}', 17)}"
+
+
+def _digest(environment: Environment, name: str, digits: int) -> str:
+    return hashlib.sha256(f"{environment.name}/{name}".encode()).hexdigest()[:digits]

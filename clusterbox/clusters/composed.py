@@ -15,6 +15,7 @@ from clusterbox.errors import InputError, Problem, ProblemsError
 from clusterbox.site.environment import ClusterEntry, Environment
 from clusterbox.site.images import LockedImage
 from clusterbox.site.load import Repository
+from clusterbox.site.pins import NamedImage, pinned_images
 from clusterbox.site.yaml_file import Location, YamlFile, read_yaml
 
 
@@ -39,6 +40,12 @@ class ComposedCluster:
     configuration: Mapping[str, Any] = field(repr=False)
     environment: Environment | None = field(default=None, repr=False)
     images: Mapping[str, LockedImage] = field(default_factory=dict, repr=False)
+    # Images that parts are pinned to (clusterbox/site/pins.py) and that are not locked now.
+    pinned: tuple[NamedImage, ...] = field(default=(), repr=False)
+
+    def known_images(self) -> list[NamedImage]:
+        """Return the images that the cluster may run: the site's locked ones, then the pinned."""
+        return [*(NamedImage(name, entry) for name, entry in self.images.items()), *self.pinned]
 
     def line_of(self, location: Location) -> int | None:
         """Return the line of the source file where a value of the configuration stands.
@@ -103,11 +110,15 @@ def _compose(
         try:
             images = repository.load_images(environment)
             file = repository.load_cluster(entry)
-            configuration = compose_offline(environment, entry.name, file, images)
+            pins = repository.load_pins(environment, entry.name)
+            configuration = compose_offline(environment, entry.name, file, images, pins)
         except ProblemsError as error:
             problems += error.problems
             continue
-        composed.append(ComposedCluster(entry.name, file, configuration, environment, images))
+        pinned = tuple(pinned_images(file, pins, images))
+        composed.append(
+            ComposedCluster(entry.name, file, configuration, environment, images, pinned)
+        )
     if problems:
         raise ProblemsError(list(dict.fromkeys(problems)))
     return composed

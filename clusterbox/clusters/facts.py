@@ -13,6 +13,7 @@ from typing import Any
 
 from clusterbox.clusters.compose import offline_values
 from clusterbox.clusters.composed import ComposedCluster
+from clusterbox.site import names
 from clusterbox.site.environment import Environment
 from clusterbox.site.images import LockedImage
 
@@ -40,6 +41,8 @@ def account_facts(cluster: ComposedCluster) -> Facts:
     | `buckets` | name → `made_here` |
     | `key_pairs`, `policies`, `roles` | names or ARNs that exist |
     | `hosted_zones` | id → domain |
+    | `secrets` | ARNs that exist |
+    | `objects` | `BUCKET/KEY` of what a deployment puts there before the cluster |
     """
     facts = _nothing_stated(cluster.configuration)
     if cluster.environment is not None:
@@ -69,6 +72,8 @@ def _nothing_stated(configuration: Mapping[str, Any]) -> Facts:
         "policies": [],
         "roles": [],
         "hosted_zones": {},
+        "secrets": [],
+        "objects": [],
     }
 
 
@@ -91,7 +96,7 @@ def _site_facts(environment: Environment, cluster: ComposedCluster) -> Facts:
             for name in network.subnet_names
         },
         "security_groups": _security_groups(environment, values),
-        "images": {image.ami: _image(image) for image in cluster.images.values()},
+        "images": {item.entry.ami: _image(item.entry) for item in cluster.known_images()},
         "file_systems": _file_systems(environment, values),
         "buckets": {
             bucket.name: {"made_here": not bucket.exists}
@@ -103,6 +108,8 @@ def _site_facts(environment: Environment, cluster: ComposedCluster) -> Facts:
             arn.rsplit("/", 1)[1] for name, arn in values.items() if name.startswith("roles.")
         ],
         "hosted_zones": {zone.id: zone.name} if zone is not None and zone.id else {},
+        "secrets": [values["accounting.secret"]] if "accounting.secret" in values else [],
+        "objects": [f"{buckets.cluster_config.name}/{names.limits_script_key(cluster.name)}"],
     }
 
 
@@ -121,6 +128,8 @@ def _security_groups(environment: Environment, values: Mapping[str, Any]) -> Fac
         cluster: {"inbound": [itself], "outbound": [everywhere, itself]},
         ssh: {"inbound": [], "outbound": [everywhere]},
     }
+    if "security_groups.accounting" in values:
+        groups[values["security_groups.accounting"]] = {"inbound": [], "outbound": [everywhere]}
     for name in environment.storage.file_systems:
         groups[_file_system_group(values[f"storage.{name}"])] = {
             "inbound": [nfs],

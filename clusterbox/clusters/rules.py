@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from clusterbox.clusters import general_rules as general
+from clusterbox.clusters import limit_rules as limits
 from clusterbox.clusters import site_rules as site
 from clusterbox.clusters.advice import advise
 from clusterbox.clusters.composed import ComposedCluster
@@ -38,12 +39,14 @@ _OF_SITE: dict[str, tuple[Level, Callable[[SiteCluster], Iterable[Found]]]] = {
     "SiteRegion": (Level.ERROR, site.find_region),
     "SiteSubnet": (Level.ERROR, site.find_subnets),
     "AddressBudget": (Level.ERROR, site.find_address_problems),
+    "InheritedImage": (Level.WARNING, site.find_inherited_images),
     "SiteSecurityGroup": (Level.WARNING, site.find_security_groups),
     "SiteFileSystem": (Level.WARNING, site.find_file_systems),
     "SiteKeyPair": (Level.WARNING, site.find_key_pair),
     "SiteBucket": (Level.WARNING, site.find_bucket),
     "PublicAddress": (Level.WARNING, site.find_public_addresses),
     "SiteTags": (Level.WARNING, site.find_missing_tags),
+    "BudgetLimits": (Level.INFO, limits.find_limits_that_do_not_hold),
 }
 
 

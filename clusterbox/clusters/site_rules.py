@@ -57,7 +57,12 @@ class SiteCluster:
     def image(self, ami: Any) -> tuple[str, LockedImage] | None:
         """Return the name and the entry of the locked image with an id, None where there is none."""
         return next(
-            ((name, image) for name, image in self.cluster.images.items() if image.ami == ami), None
+            (
+                (item.image, item.entry)
+                for item in self.cluster.known_images()
+                if item.entry.ami == ami
+            ),
+            None,
         )
 
 
@@ -141,6 +146,23 @@ def find_image_problems(site: SiteCluster) -> Iterator[Found]:
             yield location, f"{ami} is not in ami/images.lock.yaml, which has {locked}."
         elif found[1].parallelcluster_version is None:
             yield location, f"{ami} ({found[0]}) was not built for ParallelCluster; no node starts."
+
+
+def find_inherited_images(site: SiteCluster) -> Iterator[Found]:
+    """Yield queues and pools without an image of their own: the cluster's can never change."""
+    if section(site.configuration, "Image").at("CustomAmi") is None:
+        return
+    for what, found in (
+        ("queue", queues(site.configuration)),
+        ("pool of login nodes", pools(site.configuration)),
+    ):
+        for part in found:
+            if part.content and part.at("Image", "CustomAmi") is None:
+                yield (
+                    part.where("Image", "CustomAmi"),
+                    f"The {what} {part.name} has no image of its own, and so cannot be moved to a "
+                    "new image on patch day: the cluster's image never changes.",
+                )
 
 
 def find_login_architecture(site: SiteCluster) -> Iterator[Found]:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import fcntl
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from clusterbox.deployment import bootstrap, targets
+from clusterbox.deployment import bootstrap, limits, patch_day_source, pins, targets
 from clusterbox.deployment.cdk import Assembly, CdkCli, synthesize
 from clusterbox.deployment.inventory import (
     Item,
     fetch_inventory,
     fetch_stack_states,
     find_leftover_clusters,
+    find_leftover_stacks,
 )
 from clusterbox.deployment.progress import Progress
 from clusterbox.errors import ClusterboxError, InputError
@@ -29,6 +30,10 @@ from clusterbox.site.load import Repository
 _FAILED_AT_FIRST = frozenset({"CREATE_FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED"})
 
 Confirm = Callable[[str], bool]
+
+
+class BusyError(ClusterboxError):
+    """Another run from this folder works on the same environment."""
 
 
 class DeclinedError(ClusterboxError):
@@ -44,6 +49,8 @@ class Deployment:
     items: list[Item]
     # Clusters that stand though the environment does not name them any more.
     leftover: list[str]
+    # Stacks of the site that stand though the environment has no section for them any more.
+    leftover_stacks: list[str]
 
     @property
     def is_unchanged(self) -> bool:
@@ -68,15 +75,24 @@ class Site:
     environment: Environment
     progress: Progress
 
-    def deploy(self, target_name: str, confirm: Confirm) -> Deployment:
+    def deploy(
+        self, target_name: str, confirm: Confirm, *, ignore_rollout: bool = False
+    ) -> Deployment:
         """Bring the target to what the repository says.
 
         On AWS, `confirm` is shown the differences first and may say no (DeclinedError). What an
-        interrupted run left half-made is taken up by the next one. Raises ClusterboxError.
+        interrupted run left half-made is taken up by the next one. Raises ClusterboxError, and
+        RolloutAheadError where a rollout of images has made of the clusters what the repository
+        does not say; with `ignore_rollout` the repository counts, and what was rolled out is
+        forgotten.
         """
         with self._exclusively() as lock:
             target, seeded = self._open(target_name)
+            if not ignore_rollout:
+                locked = Repository(self.root).load_lock()
+                pins.check_rollout(target.client("ssm"), self.environment, locked)
             assembly = self._synthesize()
+            scripts = limits.render_scripts(self.root, self.environment)
             cli = self._cli(target, lock)
             if target.asks_first:
                 with self.progress.step("diff"):
@@ -87,10 +103,56 @@ class Site:
             self._bootstrap(target, cli, assembly)
             self._clear_failed_clusters(target)
             with self.progress.step("deploy"), self._explaining(target):
+                changed |= self._put_limits(target, cli, assembly, scripts, changed)
                 rest = [stack for stack in assembly.stacks if stack not in changed]
                 changed |= cli.deploy(assembly, rest, self.progress.note)
-            leftover = find_leftover_clusters(fetch_stack_states(target.client), self.environment)
-            return Deployment(changed, seeded, self._read_back(target), leftover)
+                patch_day_source.publish_source(self.root, target.client, self.environment)
+            if ignore_rollout:
+                pins.forget_published_pins(target.client("ssm"), self.environment)
+            states = fetch_stack_states(target.client)
+            leftover = find_leftover_clusters(states, self.environment)
+            stacks = find_leftover_stacks(states, self.environment, assembly.stacks)
+            return Deployment(changed, seeded, self._read_back(target), leftover, stacks)
+
+    def deploy_clusters(self, target: targets.Target, clusters: Sequence[str]) -> dict[str, bool]:
+        """Deploy the stacks of some clusters as the repository says now, and nothing else.
+
+        Returns by stack whether it changed. Nobody is asked: a patch day's operator has agreed to
+        its plan. Raises InputError for a cluster that the environment does not name, BusyError
+        while another run is at work, and CdkError with the reasons when a stack fails.
+        """
+        with self._exclusively() as lock:
+            scripts = limits.render_scripts(self.root, self.environment)
+            stacks = [names.cluster_stack_name(self.environment, name) for name in clusters]
+            limits_of = [script for script in scripts if script.cluster in clusters]
+            return self._deploy_only(target, stacks, limits_of, lock)
+
+    def deploy_admin_box(self, target: targets.Target) -> dict[str, bool]:
+        """Deploy the stack of the admin box, and nothing else; another image makes it again.
+
+        Returns by stack whether it changed. Nobody is asked. Raises as `deploy_clusters` does.
+        """
+        with self._exclusively() as lock:
+            stack = names.stack_name(self.environment, "admin")
+            return self._deploy_only(target, [stack], [], lock)
+
+    def _deploy_only(
+        self,
+        target: targets.Target,
+        stacks: Sequence[str],
+        scripts: Sequence[limits.LimitScript],
+        lock: int,
+    ) -> dict[str, bool]:
+        assembly = self._synthesize()
+        unknown = [stack for stack in stacks if stack not in assembly.stacks]
+        if unknown:
+            raise InputError(
+                f"{self.environment.name} has no stack {', '.join(unknown)}; it has: "
+                f"{', '.join(assembly.stacks) or 'none'}"
+            )
+        with self.progress.step("deploy"), self._explaining(target):
+            limits.upload_scripts(target.client, list(scripts))
+            return self._cli(target, lock).deploy(assembly, list(stacks), self.progress.note)
 
     def show(self, target_name: str) -> list[Item]:
         """Return what exists of the site; an embedded account that does not run holds nothing."""
@@ -159,7 +221,7 @@ class Site:
             return self._aws(), 0
         with self.progress.step("account"):
             target = targets.start_embedded(self.root, self.environment)
-            images = Repository(self.root).load_images(self.environment)
+            images = Repository(self.root).load_seeded_images(self.environment)
             seeded = targets.seed_embedded(target, self.environment, images)
             self.progress.note(
                 f"embedded account {self.environment.account} on port {target.account.port}"
@@ -224,6 +286,29 @@ class Site:
             environment = self.environment
             where = f"aws://{environment.account}/{environment.region}"
             cli.bootstrap(assembly, where, path, self.progress.note)
+
+    def _put_limits(
+        self,
+        target: targets.Target,
+        cli: CdkCli,
+        assembly: Assembly,
+        scripts: list[limits.LimitScript],
+        done: Mapping[str, bool],
+    ) -> dict[str, bool]:
+        """Put the scripts with limits where head nodes find them when they start or are updated.
+
+        Returns the stacks that had to be deployed for it: the bucket is made by one of them.
+        """
+        changed: dict[str, bool] = {}
+        if not scripts:
+            return changed
+        if not limits.bucket_exists(target.client, self.environment):
+            storage = names.stack_name(self.environment, "storage")
+            first = [stack for stack in assembly.with_dependencies([storage]) if stack not in done]
+            changed = cli.deploy(assembly, first, self.progress.note)
+        for cluster in limits.upload_scripts(target.client, scripts):
+            self.progress.note(f"limits of {cluster} put into {scripts[0].bucket}")
+        return changed
 
     def _clear_failed_clusters(self, target: targets.Target) -> None:
         """Delete clusters that failed when they were first made, with their whole stack.
@@ -298,7 +383,7 @@ class Site:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise ClusterboxError(
+                raise BusyError(
                     f"another run is at work on {self.environment.name}; wait until it has ended"
                 ) from error
             # The CDK CLI holds the lock too: should this process be killed, its work goes on.

@@ -15,6 +15,7 @@ from clusterbox.embedded.existing import existing_resources
 from clusterbox.embedded.provider.template import provider_objects
 from clusterbox.errors import ClusterboxError, InputError
 from clusterbox.site.environment import Environment
+from clusterbox.site.image_definitions import load_image_definitions
 from clusterbox.site.images import LockedImage
 
 
@@ -143,8 +144,9 @@ def seed_embedded(
 ) -> int:
     """Make what the environment says already exists; return how many things were made."""
     objects = provider_objects(environment.region)
-    made = target.account.seed(existing_resources(environment, images, objects)).made
-    return len(made)
+    definitions = load_image_definitions(target.root).values()
+    document = existing_resources(environment, images, objects, definitions)
+    return len(target.account.seed(document).made)
 
 
 def _with_tools(root: Path, environment: Mapping[str, str]) -> dict[str, str]:

@@ -124,8 +124,11 @@ def _different(base: Mapping[str, Any], head: Mapping[str, Any]) -> set[str]:
 
 
 def _images(root: Path, commit: str) -> dict[str, Any]:
-    found = _at(_read(root, commit, _IMAGES), "environments")
-    return found if isinstance(found, dict) else {}
+    """Return what the lock says of each environment: its images, and the pins of its clusters."""
+    data = _read(root, commit, _IMAGES)
+    parts = [_at(data, key) for key in ("environments", "pins")]
+    known = [part if isinstance(part, dict) else {} for part in parts]
+    return {name: [part.get(name) for part in known] for name in {**known[0], **known[1]}}
 
 
 def _read(root: Path, commit: str, path: str) -> Any:

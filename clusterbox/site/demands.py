@@ -114,6 +114,11 @@ def site_demands(environment: Environment) -> Iterator[Demand]:
     for name, file_system in environment.storage.file_systems.items():
         for subnet in file_system.subnets:
             yield Demand(f"mount target of {name}", 1, (subnet,))
+    database = environment.accounting_database
+    if database is not None and database.is_made_here:
+        # One interface, and a free address wherever a replacement may have to be started.
+        for subnet in database.subnets:
+            yield Demand("accounting database", 1, (subnet,))
     if network.interface_endpoints is not None:
         count = len(network.interface_endpoints.services)
         for subnet in network.interface_endpoints.subnets:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from collections.abc import Iterator
+from typing import Self
 
+from pydantic import Field, model_validator
+
+from clusterbox.site.accounting import AccountingDatabase
 from clusterbox.site.budgets import Budgets
 from clusterbox.site.fields import (
     AccountId,
     ClusterName,
     ConfigFile,
     DashedName,
+    Finding,
     Identifier,
     InstanceType,
     Once,
@@ -19,9 +24,11 @@ from clusterbox.site.fields import (
     Section,
     SubnetName,
     TagValue,
+    raise_findings,
 )
 from clusterbox.site.hosting import Hosting
 from clusterbox.site.network import Network
+from clusterbox.site.patch_day import PatchDay
 from clusterbox.site.storage import Storage
 
 
@@ -79,6 +86,40 @@ class Environment(Section):
     admin_box: AdminBox | None = Field(None, description="the admin box, where there is one")
     clusters: tuple[ClusterEntry, ...] = Field((), strict=False, description="the clusters")
     budgets: Budgets | None = Field(None, description="what may be spent, where it is limited")
+    accounting_database: AccountingDatabase | None = Field(
+        None, description="the server of Slurm's accounting databases, where there is one"
+    )
+    patch_day: PatchDay | None = Field(
+        None, description="when images are baked anew and rolled out, where that is planned"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        problems = [
+            Finding(("images", index), "must not be pins: a rollout publishes its own there", image)
+            for index, image in enumerate(self.images)
+            if image == "pins"
+        ]
+        if self.patch_day is not None:
+            problems += self._find_patch_day_problems(self.patch_day)
+        raise_findings(problems)
+        return self
+
+    def _find_patch_day_problems(self, patch_day: PatchDay) -> Iterator[Finding]:
+        known = [entry.name for entry in self.clusters]
+        if patch_day.canary and patch_day.canary.partition("/")[0] not in known:
+            yield Finding(
+                ("patch_day", "canary"),
+                f"must name a cluster of this file: {', '.join(known) or 'none yet'}",
+                patch_day.canary,
+            )
+        platform = patch_day.pipeline
+        if platform != "codebuild" and getattr(self.hosting.ci, platform) is None:
+            yield Finding(
+                ("patch_day", "pipeline"),
+                f"must be one that hosting.ci names, or codebuild; there is no hosting.ci.{platform}",
+                platform,
+            )
 
     @property
     def boundary_arn(self) -> str:

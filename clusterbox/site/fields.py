@@ -229,6 +229,27 @@ PolicyName = Annotated[
 RoleArn = Annotated[
     str, _text(r"arn:aws[\w-]*:iam::\d{12}:role/[\w+=,.@/-]+", "must be the ARN of an IAM role")
 ]
+SecretArn = Annotated[
+    str,
+    _text(
+        r"arn:aws[\w-]*:secretsmanager:[a-z0-9-]+:\d{12}:secret:[\w/+=.@-]+",
+        "must be the ARN of a secret of Secrets Manager",
+    ),
+]
+KmsKeyArn = Annotated[
+    str,
+    _text(
+        r"arn:aws[\w-]*:kms:[a-z0-9-]+:\d{12}:key/[\w-]+",
+        "must be the ARN of a KMS key, not of an alias",
+    ),
+]
+MysqlUser = Annotated[
+    str,
+    _text(
+        r"[a-z][a-z0-9_]{0,15}",
+        "must start with a small letter and hold at most 16 small letters, digits and underscores",
+    ),
+]
 IamPath = Annotated[
     str,
     _text(

@@ -1,4 +1,4 @@
-"""Load environments and the image lock from a repository, reporting every problem at once."""
+"""Load environments, the image lock and its pins, reporting every problem at once."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from pydantic import BaseModel, ValidationError
 from clusterbox.errors import InputError, Problem, ProblemsError
 from clusterbox.site import names
 from clusterbox.site.environment import ClusterEntry, Environment
-from clusterbox.site.images import ImageLock, LockedImage
-from clusterbox.site.yaml_file import Location, YamlFile, read_yaml, value_at
+from clusterbox.site.images import LOCK, ClusterPins, ImageLock, LockedImage
+from clusterbox.site.pins import NamedImage, find_pin_problems, pinned_images
+from clusterbox.site.yaml_file import Location, YamlFile, parse_yaml, read_yaml, value_at
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -74,11 +75,7 @@ class Repository:
 
         Raises ProblemsError when the lock is malformed or lacks one of them.
         """
-        file = read_yaml(self.root / "ami" / "images.lock.yaml", name="ami/images.lock.yaml")
-        problems: list[Problem] = []
-        lock = parse_model(ImageLock, file, problems)
-        if lock is None:
-            raise ProblemsError(sort_problems(problems))
+        file, lock = self._read_lock()
         locked = lock.environments.get(environment.name, {})
         missing = [image for image in environment.images if image not in locked]
         if missing:
@@ -93,6 +90,51 @@ class Repository:
             )
         return {image: locked[image] for image in environment.images}
 
+    def load_lock(self) -> ImageLock:
+        """Return the whole lock of images, of all environments, with its pins.
+
+        Raises ProblemsError with everything malformed in it. What the pins say is not compared with
+        the clusters: `load_pins` does that.
+        """
+        return self._read_lock()[1]
+
+    def load_pins(self, environment: Environment, cluster: str) -> ClusterPins:
+        """Return what parts of a cluster are pinned to; nothing is the usual case.
+
+        Raises ProblemsError where the lock is malformed, or pins what there is not: an environment,
+        a cluster of this environment, or a part of this cluster that can be pinned.
+        """
+        file, lock = self._read_lock()
+        problems = [*self._find_unknown_pins(file, lock, environment)]
+        pins = lock.pins_of(environment.name, cluster)
+        entry = next((entry for entry in environment.clusters if entry.name == cluster), None)
+        if pins and entry is not None:
+            where = ("pins", environment.name, cluster)
+            problems += [
+                file.problem((*where, *inside), message, value)
+                for inside, message, value in find_pin_problems(self.load_cluster(entry), pins)
+            ]
+        if problems:
+            raise ProblemsError(sort_problems(problems))
+        return pins
+
+    def load_seeded_images(self, environment: Environment) -> dict[str, LockedImage]:
+        """Return every image of the environment that parts run, or that a rollback would bring back.
+
+        The locked ones go by their names, all others by name and id: `compute-ami-0c0ffee2`. Raises
+        ProblemsError as `load_images` and `load_pins` do.
+        """
+        images = self.load_images(environment)
+        others = [
+            NamedImage(name, LockedImage(**image.previous.model_dump()))
+            for name, image in images.items()
+            if image.previous is not None
+        ]
+        for entry in environment.clusters:
+            pins = self.load_pins(environment, entry.name)
+            others += pinned_images(self.load_cluster(entry), pins, images)
+        return {**{f"{item.image}-{item.entry.ami}": item.entry for item in others}, **images}
+
     def load_cluster(self, entry: ClusterEntry) -> YamlFile:
         """Return the cluster's native configuration, with its references unresolved."""
         file = read_yaml(
@@ -102,6 +144,30 @@ class Repository:
         if problems:
             raise ProblemsError(problems)
         return file
+
+    def _read_lock(self) -> tuple[YamlFile, ImageLock]:
+        file = read_yaml(self.root / LOCK, name=str(LOCK))
+        return file, _parse_lock(file)
+
+    def _find_unknown_pins(
+        self, file: YamlFile, lock: ImageLock, environment: Environment
+    ) -> Iterator[Problem]:
+        """Yield pins of unknown environments, and of clusters that this environment has not."""
+        known = self.environment_names()
+        for name in lock.pins:
+            if name not in known:
+                yield file.problem(
+                    ("pins", name), f"must be one of environments/: {', '.join(known)}", name
+                )
+        clusters = [entry.name for entry in environment.clusters]
+        for name in lock.pins.get(environment.name, {}):
+            if name not in clusters:
+                listed = ", ".join(clusters) or "none yet"
+                yield file.problem(
+                    ("pins", environment.name, name),
+                    f"must be a cluster of environments/{environment.name}.yaml: {listed}",
+                    name,
+                )
 
     def _find_cross_problems(self, file: YamlFile, name: str) -> Iterator[Problem]:
         """Yield what is wrong between sections, from the plain data: any part may be malformed."""
@@ -117,6 +183,7 @@ class Repository:
             known = ", ".join(map(str, images)) or "none yet"
             yield file.problem(("admin_box", "image"), f"must be one of images: {known}", image)
         yield from _find_unknown_budgets(file)
+        yield from _find_too_few_zones(file)
         configs = sorted(path.name for path in (self.root / "cluster_configs").glob("*.yaml"))
         known = ", ".join(configs) or "none yet"
         first: dict[str, int] = {}
@@ -137,6 +204,19 @@ class Repository:
                     f"must be a file of cluster_configs/: {known}",
                     config,
                 )
+
+
+def parse_lock(text: str) -> ImageLock:
+    """Return the lock of a text; raises ProblemsError with everything malformed in it."""
+    return _parse_lock(parse_yaml(text, name=str(LOCK)))
+
+
+def _parse_lock(file: YamlFile) -> ImageLock:
+    problems: list[Problem] = []
+    lock = parse_model(ImageLock, file, problems)
+    if lock is None:
+        raise ProblemsError(sort_problems(problems))
+    return lock
 
 
 def _find_name_problems(
@@ -194,6 +274,8 @@ def _find_unknown_subnets(file: YamlFile) -> Iterator[Problem]:
     for name in file_systems if isinstance(file_systems, dict) else ():
         where = ("storage", "file_systems", name, "subnets")
         named += [(*where, index) for index in range(len(_list_at(file, *where)))]
+    database = ("accounting_database", "subnets")
+    named += [(*database, index) for index in range(len(_list_at(file, *database)))]
     for location in named:
         subnet = value_at(file.data, location)
         if isinstance(subnet, str) and subnet not in known:
@@ -211,6 +293,27 @@ def _find_unknown_budgets(file: YamlFile) -> Iterator[Problem]:
             yield file.problem(
                 ("budgets", "clusters", name), f"must be a cluster of this file: {listed}", name
             )
+
+
+def _find_too_few_zones(file: YamlFile) -> Iterator[Problem]:
+    """Yield subnets of one zone for the accounting database: RDS wants two of them."""
+    where = ("accounting_database", "subnets")
+    given = [name for name in _list_at(file, *where) if isinstance(name, str)]
+    if not given or len({name.rpartition(".")[2] for name in given}) > 1:
+        return
+    groups = value_at(file.data, ("network", "subnets"))
+    zones = {
+        zone
+        for group in (groups.values() if isinstance(groups, dict) else ())
+        for zone in (group if isinstance(group, dict) else ())
+    }
+    message = "must be of two or more zones: RDS makes no database in fewer"
+    if len(zones) < 2:
+        message += (
+            "; network.subnets has one zone only, so name a subnet of another one there, or give "
+            "host and secret of a database that exists"
+        )
+    yield file.problem(where, message, given)
 
 
 def _list_at(file: YamlFile, *location: str | int) -> list[Any]:

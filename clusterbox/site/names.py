@@ -14,8 +14,10 @@ UNITS = (
     "storage",
     "security",
     "identity",
+    "images",
     "admin",
     "costs",
+    "accounting",
 )
 # The stack of CDK's bootstrap.
 BOOTSTRAP_STACK = "CDKToolkit"
@@ -28,6 +30,12 @@ TAG_NODE_TYPE = "parallelcluster:node-type"
 # Our own: which environment a resource belongs to.
 TAG_ENVIRONMENT = "Environment"
 TAG_SITE_CLUSTER = "Cluster"
+# On images: which of the site's it is. On the machines that verify one: for which run and step.
+TAG_IMAGE = "clusterbox:image"
+TAG_VERIFIES = "clusterbox:verifies"
+
+# Role and instance profile, as `role_name` writes both, of the machines that verify an image.
+IMAGE_VERIFY = "image-verify"
 
 
 def stack_name(environment: Environment, unit: str) -> str:
@@ -45,9 +53,38 @@ def role_name(environment: Environment, purpose: str) -> str:
     return f"{environment.hosting.iam_name_prefix}{purpose}"
 
 
+def patch_day_topic(environment: Environment) -> str:
+    """Return the name of the topic by which users are told of a patch day: `ws-dev-patch-day`."""
+    return f"{environment.name}-patch-day"
+
+
+def patch_day_folder(environment: Environment) -> str:
+    """Return the folder of the logs bucket with records and leases: `patch-day/ws-dev`."""
+    return f"patch-day/{environment.name}"
+
+
+def patch_day_source_key(environment: Environment) -> str:
+    """Return where in the bucket `cluster_config` the repository is that CodeBuild works in."""
+    return f"patch-day/{environment.name}.zip"
+
+
 def parameter_path(environment: Environment, *parts: str) -> str:
     """Return the SSM parameter path that publishes a fact of the site: `/clusterbox/ws-dev/…`."""
     return "/".join(("/clusterbox", environment.name, *parts))
+
+
+def accounting_name(environment: Environment) -> str:
+    """Return the name of the accounting database's server and of the secret with its password."""
+    return f"clusterbox-{environment.name}-accounting"
+
+
+def limits_script_key(cluster: str) -> str:
+    """Return where in the bucket `cluster_config` the script with a cluster's limits stands.
+
+    The head node may read that folder, and jobs may not write it. The key never changes:
+    ParallelCluster cannot change OnNodeConfigured of a cluster that stands.
+    """
+    return f"parallelcluster/limits/{cluster}.sh"
 
 
 def provider_template_url(environment: Environment) -> str:

@@ -8,6 +8,7 @@ exist is said once, in `reference_names`.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -20,6 +21,14 @@ from clusterbox.site.yaml_file import Location, YamlFile
 # `$${` stands for a literal `${`, for scripts that use shell variables.
 _PATTERN = re.compile(r"\$\$\{|\$\{([^{}$]*)\}|(\$\{)")
 _WHOLE = re.compile(r"\$\{([^{}$]*)\}")
+
+# References of an environment with a server for Slurm's accounting.
+ACCOUNTING = (
+    "accounting.host",
+    "accounting.user",
+    "accounting.secret",
+    "security_groups.accounting",
+)
 
 
 def reference_names(environment: Environment) -> tuple[str, ...]:
@@ -51,6 +60,8 @@ def reference_names(environment: Environment) -> tuple[str, ...]:
         "roles.compute",
         "roles.login",
         "roles.cleanup",
+        *(ACCOUNTING if environment.accounting_database is not None else ()),
+        *(("limits.revision",) if environment.budgets is not None else ()),
     )
 
 
@@ -80,7 +91,33 @@ def known_values(environment: Environment, cluster: str) -> dict[str, Any]:
         "buckets.cluster_config": environment.storage.buckets.cluster_config.name,
         "buckets.logs": environment.storage.buckets.logs.name,
         "buckets.results": environment.storage.buckets.results.name,
+        **_known_accounting(environment),
+        **(
+            {}
+            if environment.budgets is None
+            else {"limits.revision": _revision(environment, cluster)}
+        ),
     }
+
+
+def _known_accounting(environment: Environment) -> dict[str, str]:
+    database = environment.accounting_database
+    if database is None:
+        return {}
+    known = {"accounting.user": database.user}
+    if database.host is not None and database.secret is not None:
+        known["accounting.host"] = f"{database.host}:{database.port}"
+        known["accounting.secret"] = database.secret
+    return known
+
+
+def _revision(environment: Environment, cluster: str) -> str:
+    """Return a text that differs when a cluster's limits do: of its budget, but for what AWS does."""
+    budget = environment.budgets.clusters.get(cluster) if environment.budgets else None
+    if budget is None:
+        return "none"
+    text = budget.model_dump_json(exclude={"when_spent"})
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def resolve(config: YamlFile, values: Mapping[str, Any]) -> Any:

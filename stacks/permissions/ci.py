@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from clusterbox.site import names
 from clusterbox.site.environment import Environment
 from stacks.permissions import arns
 from stacks.permissions.roles import Statement, unscoped
@@ -26,6 +27,8 @@ def deploy(environment: Environment) -> list[Statement]:
                 for kind in ("deploy", "file-publishing", "lookup")
             ],
         ),
+        *_put_limits(environment),
+        *_put_patch_day(environment),
         *read_only(environment),
     ]
 
@@ -79,6 +82,7 @@ def read_only(environment: Environment) -> list[Statement]:
                 for bucket in (buckets.cluster_config, buckets.logs, buckets.results)
             ],
         ),
+        *_read_accounting(environment),
         # Not all of Describe: that would show the user data of every machine to a pull request.
         unscoped(
             "Read",
@@ -91,3 +95,41 @@ def read_only(environment: Environment) -> list[Statement]:
             ],
         ),
     ]
+
+
+def _read_accounting(environment: Environment) -> list[Statement]:
+    database = environment.accounting_database
+    if database is None or not database.is_made_here:
+        return []
+    server = f"cluster:{names.accounting_name(environment)}"
+    return [
+        Statement(
+            "ReadAccounting",
+            ["rds:DescribeDBClusters"],
+            [arns.regional(environment, "rds", server)],
+        )
+    ]
+
+
+def _put_patch_day(environment: Environment) -> list[Statement]:
+    """Return what `clusterbox deploy` needs to leave the repository for CodeBuild's patch days."""
+    plan = environment.patch_day
+    if plan is None or plan.pipeline != "codebuild":
+        return []
+    bucket = environment.storage.buckets.cluster_config.name
+    key = names.patch_day_source_key(environment)
+    return [
+        Statement("PatchDaySource", ["s3:PutObject"], [arns.bucket(environment, f"{bucket}/{key}")])
+    ]
+
+
+def _put_limits(environment: Environment) -> list[Statement]:
+    """Return what `clusterbox deploy` needs to leave the limits of clusters for their head nodes."""
+    bucket = environment.storage.buckets.cluster_config.name
+    scripts = [
+        arns.bucket(environment, f"{bucket}/{names.limits_script_key(entry.name)}")
+        for entry in environment.clusters
+    ]
+    if not scripts:
+        return []
+    return [Statement("LimitScripts", ["s3:GetObject", "s3:PutObject"], scripts)]

@@ -71,6 +71,12 @@ def stop_clusters(
         Statement("Tell", ["sns:Publish"], [alarms]),
         Statement("DeadLetters", ["sqs:SendMessage"], [dead_letters]),
         Statement(
+            "Spent",
+            ["budgets:ViewBudget"],
+            [f"arn:{environment.partition}:budgets::{environment.account}:budget/*"],
+            because="CloudFormation names the budgets; they are told by what they count",
+        ),
+        Statement(
             "Log",
             ["logs:CreateLogStream", "logs:PutLogEvents"],
             [log_group],

@@ -27,12 +27,14 @@ def head_node(
     images: Sequence[str],
     compute_role_arn: str,
     secrets: Sequence[str] = (),
+    secret_keys: Sequence[str] = (),
     managed_dns: bool = False,
 ) -> list[Statement]:
     """Return what the head node needs: start and end the cluster's nodes, and know their state.
 
     `secrets` are the ARNs, of Secrets Manager or of the Parameter Store, that the configuration
-    names; with `managed_dns` ParallelCluster keeps a zone with a name for each node.
+    names, and `secret_keys` those of the KMS keys that encrypt them; with `managed_dns`
+    ParallelCluster keeps a zone with a name for each node.
     """
     own = {"StringEquals": {f"ec2:ResourceTag/{names.TAG_CLUSTER}": cluster}}
     network = environment.network
@@ -109,13 +111,43 @@ def head_node(
             because="AWS names the role; an account without it has never used Spot",
             condition={"StringEquals": {"iam:AWSServiceName": "spot.amazonaws.com"}},
         ),
-        *_secrets(secrets),
+        *_secrets(environment, secrets, secret_keys),
         *([_zone_records(environment)] if managed_dns else []),
         _stack(environment, cluster, "cloudformation:SignalResource"),
         _tables(environment, cluster, "dynamodb:BatchGetItem", "dynamodb:BatchWriteItem"),
         *_artefacts(environment),
         *_agent(environment, cluster),
         *session_manager_statements(),
+    ]
+
+
+def run_on_head_nodes(environment: Environment) -> list[Statement]:
+    """Return what Slurm's commands on the head nodes of the site's clusters need, from elsewhere.
+
+    It is root there, as who makes the clusters and passes their roles is anyway.
+    """
+    clusters = [entry.name for entry in environment.clusters]
+    if not clusters:
+        return []
+    return [
+        unscoped("ReadResult", ["ssm:GetCommandInvocation"]),
+        Statement(
+            "RunCommands",
+            ["ssm:SendCommand"],
+            [arns.public(environment, "ssm", "document/AWS-RunShellScript")],
+        ),
+        Statement(
+            "OnHeadNodes",
+            ["ssm:SendCommand"],
+            [arns.regional(environment, "ec2", "instance/*")],
+            because=f"{_NAMED_BY_EC2}; the conditions narrow it to head nodes of the site's clusters",
+            condition={
+                "StringEquals": {
+                    f"ssm:resourceTag/{names.TAG_CLUSTER}": clusters,
+                    f"ssm:resourceTag/{names.TAG_NODE_TYPE}": "HeadNode",
+                }
+            },
+        ),
     ]
 
 
@@ -255,7 +287,9 @@ def _find_own_name(environment: Environment, cluster: str) -> Statement:
     )
 
 
-def _secrets(arns_of_secrets: Sequence[str]) -> list[Statement]:
+def _secrets(
+    environment: Environment, arns_of_secrets: Sequence[str], keys: Sequence[str]
+) -> list[Statement]:
     parameters = [arn for arn in arns_of_secrets if arn.split(":")[2:3] == ["ssm"]]
     secrets = [arn for arn in arns_of_secrets if arn not in parameters]
     found = []
@@ -263,6 +297,10 @@ def _secrets(arns_of_secrets: Sequence[str]) -> list[Statement]:
         found.append(Statement("ReadSecrets", ["secretsmanager:GetSecretValue"], secrets))
     if parameters:
         found.append(Statement("ReadSecretParameters", ["ssm:GetParameter"], parameters))
+    if keys:
+        service = f"secretsmanager.{environment.region}.amazonaws.com"
+        condition = {"StringEquals": {"kms:ViaService": service}}
+        found.append(Statement("SecretKeys", ["kms:Decrypt"], keys, condition=condition))
     return found
 
 

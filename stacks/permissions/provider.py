@@ -25,6 +25,25 @@ def provider(environment: Environment) -> list[Statement]:
         *_identity(environment),
         *_data(environment),
         *_functions(environment),
+        *_accounting(environment),
+    ]
+
+
+def _accounting(environment: Environment) -> list[Statement]:
+    """Return what the validator of a cluster's Database asks for: whether the secret exists."""
+    database = environment.accounting_database
+    if database is None:
+        return []
+    secret = database.secret or arns.regional(
+        environment, "secretsmanager", f"secret:{names.accounting_name(environment)}-??????"
+    )
+    return [
+        Statement(
+            "AccountingSecret",
+            ["secretsmanager:DescribeSecret"],
+            [secret],
+            because="Secrets Manager ends the ARN with six characters of its own",
+        )
     ]
 
 

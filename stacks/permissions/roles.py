@@ -56,7 +56,10 @@ UNSCOPED_ACTIONS = {
     "resource-groups:ListGroups": "lists all groups, has no resource type",
     "route53:CreateHostedZone": "the zone does not exist yet, has no resource type",
     "s3:ListAllMyBuckets": "lists all buckets, has no resource type",
+    "ssm:CancelCommand": "cancels a command by its id, has no resource type",
+    "ssm:DescribeInstanceInformation": "lists all managed machines, has no resource type",
     "ssm:GetCommandInvocation": "reads the result of a command by its id, has no resource type",
+    "ssm:ListCommandInvocations": "reads the results of commands, has no resource type",
     "ssm:UpdateInstanceInformation": "registration of the SSM agent before it has an id",
     "ssmmessages:CreateControlChannel": "channel of Session Manager, has no resource type",
     "ssmmessages:CreateDataChannel": "channel of Session Manager, has no resource type",
@@ -128,8 +131,11 @@ def make_role(
     description: str,
     principal: iam.IPrincipal,
     statements: Sequence[Statement] = (),
+    session_hours: int | None = None,
 ) -> iam.Role:
     """Return a role named as the hosting rules ask, with its `statements` as managed policies.
+
+    A session of it may last `session_hours`, at most 12; an hour where none are given.
 
     Managed rather than inline, because a reviewer can read and compare a managed policy by
     itself (NIST 800-53 R5 AC-6 as cdk-nag checks it).
@@ -158,6 +164,7 @@ def make_role(
         description=description,
         assumed_by=principal,
         managed_policies=policies,
+        max_session_duration=None if session_hours is None else cdk.Duration.hours(session_hours),
     )
 
 

@@ -44,6 +44,20 @@ def test_a_native_configuration_states_nothing_but_where_it_is(native: ComposedC
         assert not facts[stated]
 
 
+def test_a_site_states_its_database_and_what_a_deployment_leaves_for_head_nodes(
+    root: Path,
+) -> None:
+    cluster = composed(root, "sandbox", "sandbox-economy-hpc")
+    facts = account_facts(cluster)
+    settings = cluster.configuration["Scheduling"]["SlurmSettings"]["Database"]
+    assert facts["secrets"] == [settings["PasswordSecretArn"]]
+    script = cluster.configuration["HeadNode"]["CustomActions"]["OnNodeConfigured"]["Script"]
+    assert facts["objects"] == [script.removeprefix("s3://")]
+    groups = cluster.configuration["HeadNode"]["Networking"]["SecurityGroups"]
+    assert set(groups) <= facts["security_groups"].keys()
+    assert account_facts(composed(root, "ws-dev", "ws-eco"))["secrets"] == []
+
+
 def test_a_site_states_its_network_and_images(root: Path) -> None:
     facts = account_facts(composed(root, "ws-dev", "ws-eco"))
     assert facts["vpc"] == {"id": "vpc-0c0ffee0000000001", "made_here": False}

@@ -269,6 +269,7 @@ def test_destroy_removes_all_but_what_holds_data_and_says_so(repository: Path) -
         "ws-dev-security",
         "ws-dev-identity",
         "ws-dev-admin",
+        "ws-dev-images",
         "ws-dev-costs",
         "ws-dev-cluster-ws-eco",
         "ws-dev-cluster-ws-eco-login",
@@ -333,7 +334,7 @@ def test_aws_is_shown_the_differences_and_left_alone_without_consent(repository:
 def test_aws_goes_the_same_path_as_the_embedded_account(repository: Path) -> None:
     done = run_against_aws(repository, "deploy", "--yes")
     assert done.returncode == 0, done.stderr
-    assert "1 of 9 stacks changed: ws-dev-cluster-ws-eco\n" in done.stderr
+    assert "1 of 10 stacks changed: ws-dev-cluster-ws-eco\n" in done.stderr
     assert "stands in for AWS" not in done.stderr
 
 

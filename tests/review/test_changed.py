@@ -108,6 +108,15 @@ def images(change: Callable[[dict[str, dict[str, object]]], object]) -> Callable
     return apply
 
 
+def pin(environment: str) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        data = yaml.safe_load(FILES["ami/images.lock.yaml"])
+        data["pins"] = {environment: {"eco": {"head": "ami-1"}}}
+        write(folder, {"ami/images.lock.yaml": yaml.safe_dump(data)})
+
+    return apply
+
+
 ALL = ["dev", "prod", "test"]
 CHANGES: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     "nothing": (lambda folder: None, []),
@@ -136,6 +145,7 @@ CHANGES: dict[str, tuple[Callable[[Path], None], list[str]]] = {
         ["test"],
     ),
     "images of an environment that is not there": (images(lambda found: found.update(x={})), []),
+    "a pin of an environment": (pin("prod"), ["prod"]),
     "the layout of the lock alone": (images(lambda found: None), []),
     "a lock that is gone": (remove("ami/images.lock.yaml"), ALL),
     "a stack": (edit("stacks/network.py"), ALL),

@@ -37,7 +37,8 @@ def widenings(base: Any, head: Any) -> list[SecurityChange]:
 
 
 def boundary_of(templates: Templates) -> str:
-    return BOUNDARIES[next(iter(templates)).partition("-admin")[0]]
+    (name,) = (stack.removesuffix("-admin") for stack in templates if stack.endswith("-admin"))
+    return BOUNDARIES[name]
 
 
 def stack(resources: dict[str, Any], **parts: Any) -> dict[str, Stack]:

@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from clusterbox.deployment.cdk import synthesize
+from clusterbox.site.images import LOCK, ClusterPins, LoginPin, render_lock
+from clusterbox.site.load import Repository
+from stacks import build_app
 from tests.conftest import Templates
 from tests.deployment.conftest import copy_repository
 from tests.stacks.resources import each, only
@@ -59,10 +62,41 @@ def test_references_become_what_the_stacks_own(ws_dev: Templates) -> None:
     assert "${" not in json.dumps(found)
 
 
-def test_head_node_and_queues_share_one_image(templates: Templates) -> None:
+def amis_of(configuration: Any) -> list[str]:
+    """Return the AMIs of a cluster: its own, then those of login pools, then those of queues."""
+    pools = configuration.get("LoginNodes", {}).get("Pools", [])
+    parts = [configuration, *pools, *configuration["Scheduling"]["SlurmQueues"]]
+    return [part["Image"]["CustomAmi"] for part in parts]
+
+
+def test_head_node_login_nodes_and_queues_share_one_image(templates: Templates) -> None:
     for _, _, cluster in each(templates, "Custom::PclusterCluster"):
-        text = json.dumps(cluster["Properties"]["ClusterConfiguration"])
-        assert text.count("CustomAmi") == 1
+        assert len(set(amis_of(cluster["Properties"]["ClusterConfiguration"]))) == 1
+
+
+def test_a_pinned_part_runs_its_image_and_the_head_node_may_start_it(
+    root: Path, tmp_path: Path
+) -> None:
+    copy = copy_repository(root, tmp_path / "copy")
+    new, locked = "ami-0aaaaaaaaaaaaaaa1", "ami-067d504ae48dd3252"
+    pins = ClusterPins(queues={"eco": new}, login={"login": LoginPin(ami=new, closed=True)})
+    lock = Repository(copy).load_lock().with_pins("ws-dev", "ws-eco-login", pins)
+    (copy / LOCK).write_text(render_lock(lock), encoding="utf-8")
+    build_app(copy, "ws-dev", outdir=tmp_path / "out").synth()
+
+    def template(cluster: str) -> dict[str, Any]:
+        path = tmp_path / "out" / f"ws-dev-cluster-{cluster}.template.json"
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+
+    login, eco = template("ws-eco-login"), template("ws-eco")
+    found = only(login, "Custom::PclusterCluster")["Properties"]["ClusterConfiguration"]
+    assert amis_of(found) == [locked, new, new]
+    assert found["LoginNodes"]["Pools"][0]["Count"] == 0
+    assert f"image/{new}" in json.dumps(login)
+    assert f"image/{locked}" in json.dumps(login)
+    # A pin of one cluster concerns no other.
+    assert new not in json.dumps(eco)
 
 
 def test_the_seed_s_cluster_looks_as_it_must_today(ws_dev: Templates) -> None:

@@ -18,7 +18,9 @@ from botocore.stub import Stubber
 from clusterbox.costs.report_history import FORMAT
 from clusterbox.embedded.slurm import Options, SlurmCluster
 from stacks import cost_functions
+from stacks.cost_functions import stop_cluster
 from stacks.cost_functions.stop_cluster import (
+    CLUSTER_FILTER,
     FLEET_KEY,
     FLEET_TABLE_PREFIX,
     STOPPED,
@@ -26,6 +28,7 @@ from stacks.cost_functions.stop_cluster import (
     Outcome,
     Settings,
     drain,
+    find_spent,
     handle,
     read_settings,
     render_message,
@@ -46,6 +49,7 @@ VARIABLES = {
     "CLUSTERBOX_ACCOUNT": "427491229895",
     "CLUSTERBOX_ALARMS": ALARMS,
     "CLUSTERBOX_DOCUMENT": "clusterbox-ws-dev-queues",
+    "CLUSTERBOX_BUDGETS": json.dumps({"ws-eco": "700", "ws-big": "1000.50"}),
     "CLUSTERBOX_ACTIONS": json.dumps(
         {
             "clusterbox-ws-dev-spent-ws-eco": ["ws-eco", "drain"],
@@ -66,7 +70,7 @@ class Aws:
     def __init__(self) -> None:
         self.clients: dict[str, Any] = {}
         self.stubs: dict[str, Stubber] = {}
-        for service in ("dynamodb", "ec2", "sns", "ssm"):
+        for service in ("budgets", "dynamodb", "ec2", "sns", "ssm"):
             self.clients[service] = boto3.client(
                 service,
                 region_name="us-west-2",
@@ -87,6 +91,11 @@ class Aws:
     def fleet(self, status: str) -> None:
         item = {**FLEET_KEY, "Data": {"M": {"status": {"S": status}}}}
         self.answer("dynamodb", "get_item", {"Item": item})
+
+    def budgets(self, *budgets: dict[str, Any]) -> None:
+        self.answer(
+            "budgets", "describe_budgets", {"Budgets": [*budgets]}, {"AccountId": "427491229895"}
+        )
 
     def head_node(self, *ids: str) -> None:
         instances = [{"InstanceId": name} for name in ids]
@@ -307,10 +316,99 @@ def test_the_mail_has_the_facts_and_the_way_back(settings: Settings) -> None:
         "\n"
         "Its compute fleet was RUNNING.\n"
         "\n"
-        "To undo it:\n"
+        "Each hour it is done again while more than the budget is billed. To undo it, raise\n"
+        "budgets.clusters.ws-big.monthly_usd in the environment file, deploy, and:\n"
         "  pcluster undo\n"
     )
     assert len(render_message("c" * 90, outcome, settings)[0]) == 100
+
+
+def budget_of(counted: str, amount: str, billed: str) -> dict[str, Any]:
+    return {
+        "BudgetName": "any-name-of-CloudFormation",
+        "BudgetType": "COST",
+        "TimeUnit": "MONTHLY",
+        "CostFilters": {"TagKeyValue": [counted]},
+        "BudgetLimit": {"Amount": amount, "Unit": "USD"},
+        "CalculatedSpend": {"ActualSpend": {"Amount": billed, "Unit": "USD"}},
+    }
+
+
+ECO_TAG = f"{CLUSTER_FILTER}ws-eco"
+BIG_TAG = f"{CLUSTER_FILTER}ws-big"
+
+
+@pytest.mark.parametrize(
+    ("budgets", "spent"),
+    [
+        ([budget_of(ECO_TAG, "700.0", "700.01")], {"ws-eco"}),
+        ([budget_of(ECO_TAG, "700.0", "700")], set()),
+        (
+            [budget_of(ECO_TAG, "700", "901"), budget_of(BIG_TAG, "1000.5", "2000")],
+            {"ws-eco", "ws-big"},
+        ),
+        # Somebody's own budget of less, one of the environment, and one of another cluster.
+        ([budget_of(ECO_TAG, "100", "101")], set()),
+        ([budget_of("user:Environment$ws-dev", "700", "900")], set()),
+        ([budget_of(f"{CLUSTER_FILTER}other", "700", "900")], set()),
+        ([{"BudgetName": "of usage", "BudgetType": "USAGE", "TimeUnit": "MONTHLY"}], set()),
+    ],
+)
+def test_a_spent_budget_is_known_by_what_it_counts_and_its_amount(
+    aws: Aws, settings: Settings, budgets: list[dict[str, Any]], spent: set[str]
+) -> None:
+    aws.budgets(*budgets)
+    assert find_spent(aws.clients["budgets"], settings) == spent
+
+
+def hourly(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Run the function as the schedule does."""
+    for name, value in VARIABLES.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(boto3, "client", aws.clients.__getitem__)
+    monkeypatch.setattr("time.sleep", no_wait)
+    monkeypatch.setattr(stop_cluster.drain, "__defaults__", (no_wait,))
+    return handle({"check": "again"}, None)
+
+
+def test_queues_that_a_restart_opened_are_closed_again_and_people_are_told(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aws.budgets(budget_of(ECO_TAG, "700", "900"), budget_of(BIG_TAG, "1000.5", "3"))
+    aws.head_node("i-0aa")
+    aws.command("Success", output="eco: UP, now DOWN\nspot: stays DOWN\n")
+    aws.answer("sns", "publish", {"MessageId": "1"})
+    assert hourly(aws, monkeypatch) == ["ws-eco: drained"]
+
+
+def test_what_is_stopped_already_is_told_to_nobody_again(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aws.budgets(budget_of(ECO_TAG, "700", "900"), budget_of(BIG_TAG, "1000.5", "3000"))
+    aws.head_node("i-0aa")
+    aws.command("Success", output="eco: stays DOWN\n")
+    aws.fleet("STOPPED")
+    assert hourly(aws, monkeypatch) == ["ws-eco: drained", "ws-big: stopped already"]
+
+
+def test_while_nothing_is_spent_no_cluster_is_looked_at(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aws.budgets(budget_of(ECO_TAG, "700", "3"))
+    assert hourly(aws, monkeypatch) == []
+
+
+def test_a_cluster_that_cannot_be_stopped_keeps_no_other_from_it(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aws.budgets(budget_of(ECO_TAG, "700", "900"), budget_of(BIG_TAG, "1000.5", "3000"))
+    aws.head_node("i-0aa")
+    refuse_to_send(aws)
+    aws.fleet("RUNNING")
+    aws.answer("dynamodb", "update_item", {})
+    aws.answer("sns", "publish", {"MessageId": "1"})
+    with pytest.raises(NotStoppedError, match="ws-eco: Systems Manager does not reach"):
+        hourly(aws, monkeypatch)
 
 
 @pytest.mark.parametrize("script", sorted(FOLDER.glob("*.sh")), ids=lambda path: path.name)

@@ -109,7 +109,8 @@ def test_what_is_spent_stops_the_cluster_and_all_else_is_told(ws_dev: Templates)
 def test_a_cluster_that_only_warns_has_no_topic_that_stops_it(sandbox: Templates) -> None:
     found = budgets_of(sandbox)["user:parallelcluster:cluster-name$sandbox-eco"]
     assert {topic for _, _, topic in notifications(found)} == {"Alarms04B5A0BF"}
-    names = [t["Properties"].get("TopicName") for _, _, t in each(sandbox, "AWS::SNS::Topic")]
+    topics = each(stack_of(sandbox), "AWS::SNS::Topic")
+    names = [topic["Properties"].get("TopicName") for _, _, topic in topics]
     assert sorted(filter(None, names)) == ["clusterbox-sandbox-spent-sandbox-economy-hpc"]
 
 
@@ -273,6 +274,22 @@ def test_logs_are_encrypted_and_end(templates: Templates) -> None:
     assert all("KmsKeyId" in group and group["RetentionInDays"] == 365 for group in groups)
 
 
+def test_the_function_looks_each_hour_whether_a_budget_is_still_spent(ws_dev: Templates) -> None:
+    (rule,) = (
+        rule["Properties"]
+        for _, _, rule in each(stack_of(ws_dev), "AWS::Events::Rule")
+        if "ScheduleExpression" in rule["Properties"]
+    )
+    assert rule["ScheduleExpression"] == "rate(1 hour)"
+    (target,) = rule["Targets"]
+    assert target["Input"] == '{"check":"again"}'
+    assert target["Arn"]["Fn::GetAtt"][0].startswith("GuardFunction")
+    function = only(ws_dev["ws-dev-costs"], "AWS::Lambda::Function")["Properties"]
+    budgets = json.loads(function["Environment"]["Variables"]["CLUSTERBOX_BUDGETS"])
+    assert budgets == {"ws-eco": "700", "ws-eco-login": "300"}
+    assert statements(ws_dev, "GuardRolePolicy")["Spent"]["Action"] == "budgets:ViewBudget"
+
+
 def test_the_stopping_function_changes_one_item_of_the_clusters_it_stops(
     ws_dev: Templates,
 ) -> None:
@@ -346,7 +363,11 @@ def test_the_project_reads_the_archive_and_looks_whose_bucket_it_is(ws_dev: Temp
 
 
 def test_a_report_that_fails_is_told(ws_dev: Templates) -> None:
-    rule = only(ws_dev["ws-dev-costs"], "AWS::Events::Rule")["Properties"]
+    (rule,) = (
+        rule["Properties"]
+        for _, _, rule in each(stack_of(ws_dev), "AWS::Events::Rule")
+        if "EventPattern" in rule["Properties"]
+    )
     assert rule["EventPattern"]["detail"]["project-name"] == [{"Ref": "ReportProject38522135"}]
     assert set(rule["EventPattern"]["detail"]["build-status"]) == {
         "FAILED",
@@ -401,7 +422,7 @@ def test_the_report_finds_its_way_in_the_archive_alone(
         subprocess.run(["sh", "-c", command], cwd=archive, check=True)
     made, given = (Repository(place).load_environment("ws-dev") for place in (archive, root))
     assert [entry.name for entry in made.clusters] == [entry.name for entry in given.clusters]
-    left_out = {"clusters", "budgets"}
+    left_out = {"clusters", "budgets", "patch_day"}
     assert made.model_dump(exclude=left_out) == given.model_dump(exclude=left_out)
 
     words = ["--target", "aws", "--account", made.account, "--region", made.region]

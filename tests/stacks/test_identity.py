@@ -23,7 +23,7 @@ def test_every_principal_of_ws_dev_carries_the_hosting_service_s_boundary(
         (stack, logical_id): resource["Properties"].get("PermissionsBoundary")
         for stack, logical_id, resource in each(ws_dev, *PRINCIPALS)
     }
-    assert len(found) == 18
+    assert len(found) == 23
     assert set(found.values()) == {boundary}
 
 

@@ -12,7 +12,10 @@ STATEFUL = {
     "AWS::EFS::AccessPoint",
     "AWS::EFS::FileSystem",
     "AWS::KMS::Key",
+    "AWS::RDS::DBCluster",
+    "AWS::RDS::DBInstance",
     "AWS::S3::Bucket",
+    "AWS::SecretsManager::Secret",
 }
 
 
@@ -35,6 +38,9 @@ def test_the_logical_ids_of_what_holds_data_never_change(
         "ws-dev-storage/WspcefsProjects": "AccessPoint",
     }
     assert ids(sandbox) == {
+        "sandbox-accounting/Database": "DBCluster",
+        "sandbox-accounting/Password": "Secret",
+        "sandbox-accounting/Writer": "DBInstance",
         "sandbox-encryption/Key961B73FD": "Key",
         "sandbox-storage/ClusterConfigBucket4FA1F517": "Bucket",
         "sandbox-storage/LogsBucket9C4D8843": "Bucket",
@@ -111,6 +117,7 @@ def test_buckets_are_encrypted_versioned_private_and_reached_over_tls_alone(
 
 def test_stacks_that_hold_data_are_protected_from_deletion(root: Path, tmp_path: Path) -> None:
     assert synthesize(root, "sandbox", tmp_path).protected == {
+        "sandbox-accounting",
         "sandbox-boundary",
         "sandbox-encryption",
         "sandbox-network",

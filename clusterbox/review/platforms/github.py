@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,41 +38,59 @@ _REASONS = {
 }
 
 
+@dataclass(frozen=True)
+class GitHubRepository:
+    """A repository on GitHub, as the variables of a job of GitHub Actions name it."""
+
+    api: str
+    # OWNER/REPOSITORY
+    name: str
+    session: Session
+
+    @property
+    def address(self) -> str:
+        """Where the API has the repository."""
+        return f"{self.api}/repos/{self.name}"
+
+    @classmethod
+    def open(
+        cls,
+        environment: Mapping[str, str],
+        clock: Clock,
+        of: str,
+        missing: Sequence[str] = (),
+    ) -> GitHubRepository:
+        """Read the variables of a job of `of`; raises InputError with all that are `missing`."""
+        needed = ("GITHUB_API_URL", "GITHUB_REPOSITORY", "GITHUB_TOKEN")
+        missing = [*(name for name in needed if not environment.get(name)), *missing]
+        if missing:
+            raise InputError(f"not in a GitHub Actions job of {of}: missing {', '.join(missing)}")
+        api = check_endpoint("GITHUB_API_URL", environment["GITHUB_API_URL"])
+        repository = environment["GITHUB_REPOSITORY"]
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+            raise InputError(f"GITHUB_REPOSITORY must be OWNER/REPOSITORY, not {repository!r}")
+        token = check_token("GITHUB_TOKEN", environment["GITHUB_TOKEN"])
+        headers = {
+            "Authorization": f"Bearer {token}",
+            "Accept": "application/vnd.github+json",
+            "X-GitHub-Api-Version": "2022-11-28",
+            "User-Agent": "clusterbox",
+        }
+        return cls(api, repository, Session(token, headers, clock))
+
+
 class GitHubDiscussion(Discussion):
     """The comments of a pull request, through GitHub's REST API."""
 
     def __init__(self, environment: Mapping[str, str], clock: Clock) -> None:
         """Read the variables of GitHub Actions; raises InputError with all that are missing."""
         number = _pull_request_number(environment)
-        missing = [
-            name
-            for name in ("GITHUB_API_URL", "GITHUB_REPOSITORY", "GITHUB_TOKEN")
-            if not environment.get(name)
-        ]
-        if number is None:
-            missing.append("GITHUB_REF or GITHUB_EVENT_PATH of a pull request")
-        if missing:
-            raise InputError(
-                f"not in a GitHub Actions job of a pull request: missing {', '.join(missing)}"
-            )
-        api = check_endpoint("GITHUB_API_URL", environment["GITHUB_API_URL"])
-        repository = environment["GITHUB_REPOSITORY"]
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
-            raise InputError(f"GITHUB_REPOSITORY must be OWNER/REPOSITORY, not {repository!r}")
-        token = check_token("GITHUB_TOKEN", environment["GITHUB_TOKEN"])
-        self._graphql = f"{api.removesuffix('/v3')}/graphql"
-        self._comments = f"{api}/repos/{repository}/issues/comments"
-        self._of_pull_request = f"{api}/repos/{repository}/issues/{number}/comments"
-        self._session = Session(
-            token,
-            {
-                "Authorization": f"Bearer {token}",
-                "Accept": "application/vnd.github+json",
-                "X-GitHub-Api-Version": "2022-11-28",
-                "User-Agent": "clusterbox",
-            },
-            clock,
-        )
+        more = [] if number else ["GITHUB_REF or GITHUB_EVENT_PATH of a pull request"]
+        place = GitHubRepository.open(environment, clock, "a pull request", more)
+        self._graphql = f"{place.api.removesuffix('/v3')}/graphql"
+        self._comments = f"{place.address}/issues/comments"
+        self._of_pull_request = f"{place.address}/issues/{number}/comments"
+        self._session = place.session
         self._user: int | None = None
 
     def own_comments(self) -> list[Comment]:

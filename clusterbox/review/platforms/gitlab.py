@@ -7,8 +7,9 @@ is Reporter in a private project. A job's own `CI_JOB_TOKEN` may not call GitLab
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from clusterbox.errors import ClusterboxError, InputError
@@ -22,10 +23,10 @@ from clusterbox.review.platforms import (
 )
 from clusterbox.review.platforms.http import Clock, RefusedError, Session
 
-_TOKEN = "CLUSTERBOX_GITLAB_TOKEN"  # noqa: S105 -- the name of the variable
+TOKEN = "CLUSTERBOX_GITLAB_TOKEN"  # noqa: S105 -- the name of the variable
 _REASONS = {
     401: (
-        f"the token in {_TOKEN} is not valid or has expired; make a project access token with the "
+        f"the token in {TOKEN} is not valid or has expired; make a project access token with the "
         "scope `api`"
     ),
     403: (
@@ -39,45 +40,81 @@ _REASONS = {
 }
 
 
+def escape_quick_actions(text: str) -> str:
+    """Return a text of which GitLab does nothing: a line that begins with a slash is a command.
+
+    It would be done with the rights of the token.
+    """
+    return re.sub(r"^/", " /", text, flags=re.MULTILINE)
+
+
+def check_number(name: str, value: str) -> str:
+    """Return the value of a variable that is a number; raises InputError where it is none."""
+    if not re.fullmatch(r"[1-9]\d*", value):
+        raise InputError(f"{name} must be a number, not {value!r}")
+    return value
+
+
+@dataclass(frozen=True)
+class GitLabProject:
+    """A project on GitLab, as the variables of a job of GitLab CI name it."""
+
+    api: str
+    number: str
+    session: Session
+
+    @property
+    def address(self) -> str:
+        """Where the API has the project."""
+        return f"{self.api}/projects/{self.number}"
+
+    @classmethod
+    def open(
+        cls,
+        environment: Mapping[str, str],
+        clock: Clock,
+        of: str,
+        missing: Sequence[str] = (),
+    ) -> GitLabProject:
+        """Read the variables of a job of `of`; raises InputError with all that are `missing`."""
+        needed = ("CI_API_V4_URL", "CI_PROJECT_ID", TOKEN)
+        missing = [*(name for name in needed if not environment.get(name)), *missing]
+        if missing:
+            raise InputError(
+                f"not in a GitLab job of {of}: missing {', '.join(missing)}. {TOKEN} is a project "
+                "access token with the scope `api`; CI_JOB_TOKEN cannot be used in its place"
+            )
+        api = check_endpoint("CI_API_V4_URL", environment["CI_API_V4_URL"])
+        number = check_number("CI_PROJECT_ID", environment["CI_PROJECT_ID"])
+        token = check_token(TOKEN, environment[TOKEN])
+        headers = {"PRIVATE-TOKEN": token, "User-Agent": "clusterbox"}
+        # Set by the runner where the server's certificate is signed by an authority of its own.
+        ca_file = environment.get("CI_SERVER_TLS_CA_FILE") or None
+        return cls(api, number, Session(token, headers, clock, ca_file))
+
+
 class GitLabDiscussion(Discussion):
     """The notes of a merge request, through GitLab's REST API."""
 
     def __init__(self, environment: Mapping[str, str], clock: Clock) -> None:
         """Read the variables of GitLab CI; raises InputError with all that are missing."""
         # In a pipeline of a fork CI_PROJECT_ID is the fork; the merge request is elsewhere.
-        project = environment.get("CI_MERGE_REQUEST_PROJECT_ID") or environment.get(
-            "CI_PROJECT_ID", ""
+        upstream = environment.get("CI_MERGE_REQUEST_PROJECT_ID")
+        if upstream:
+            environment = {**environment, "CI_PROJECT_ID": upstream}
+        number = environment.get("CI_MERGE_REQUEST_IID", "")
+        place = GitLabProject.open(
+            environment,
+            clock,
+            "a merge request that may comment",
+            [] if number else ["CI_MERGE_REQUEST_IID"],
         )
-        missing = [
-            name
-            for name in ("CI_API_V4_URL", "CI_MERGE_REQUEST_IID", _TOKEN)
-            if not environment.get(name)
-        ]
-        if not project:
-            missing.append("CI_PROJECT_ID")
-        if missing:
-            raise InputError(
-                "not in a GitLab job of a merge request that may comment: missing "
-                f"{', '.join(missing)}. {_TOKEN} is a project access token with the scope `api`; "
-                "CI_JOB_TOKEN cannot be used in its place"
-            )
-        api = check_endpoint("CI_API_V4_URL", environment["CI_API_V4_URL"])
-        number = environment["CI_MERGE_REQUEST_IID"]
-        for name, value in (("CI_PROJECT_ID", project), ("CI_MERGE_REQUEST_IID", number)):
-            if not re.fullmatch(r"[1-9]\d*", value):
-                raise InputError(f"{name} must be a number, not {value!r}")
-        token = check_token(_TOKEN, environment[_TOKEN])
-        self._api = api
-        self._notes = f"{api}/projects/{project}/merge_requests/{number}/notes"
+        check_number("CI_MERGE_REQUEST_IID", number)
+        self._api = place.api
+        self._notes = f"{place.address}/merge_requests/{number}/notes"
         page = environment.get("CI_MERGE_REQUEST_PROJECT_URL") or environment.get("CI_PROJECT_URL")
         self._page = f"{page}/-/merge_requests/{number}" if page else self._notes
-        self._session = Session(
-            token,
-            {"PRIVATE-TOKEN": token, "User-Agent": "clusterbox"},
-            clock,
-            # Set by the runner where the server's certificate is signed by an authority of its own.
-            environment.get("CI_SERVER_TLS_CA_FILE") or None,
-        )
+        self._session = place.session
         self._user: int | None = None
 
     def own_comments(self) -> list[Comment]:
