@@ -22,6 +22,7 @@ from typing import Any
 
 from clusterbox.aws import read_times_quickly
 from clusterbox.embedded import processes, server_process
+from clusterbox.embedded.faults import FAULTS, Fault
 from clusterbox.embedded.seed import SeedDocument, SeedResult
 from clusterbox.errors import ClusterboxError
 from clusterbox.files import write_whole
@@ -30,6 +31,8 @@ START_TIMEOUT_SECONDS = 30.0
 STATE_FILE = "account.json"
 _STATUS_PATH = "/_clusterbox/status"
 _SEED_PATH = "/_clusterbox/seed"
+_FAULTS_PATH = "/_clusterbox/faults"
+_MACHINES_PATH = "/_clusterbox/machines"
 _ANSWER_SECONDS = 20.0
 # Two starts at the same moment can pick the same free port; the later one tries another.
 _PORT_ATTEMPTS = 3
@@ -183,6 +186,50 @@ class EmbeddedAccount:
         if status != http.client.OK:
             raise AccountError(f"seeding port {self.port} answered {status}: {answer}")
         return SeedResult.model_validate(answer)
+
+    def inject(self, *faults: Fault) -> list[str]:
+        """Let things go wrong (clusterbox.embedded.faults); return what was done, a line each.
+
+        Faults of images wait for the next bake of the image, faults of calls for the next calls;
+        each is used up by what it hits. Raises AccountError when nothing answers.
+        """
+        body = FAULTS.dump_json(faults).decode()
+        status, answer = self._request("POST", _FAULTS_PATH, body)
+        if status != http.client.OK:
+            raise AccountError(f"port {self.port} refused faults with {status}: {answer}")
+        return list(answer["done"])
+
+    def waiting_faults(self) -> list[dict[str, Any]]:
+        """Return the faults that nothing has been hit by yet, with the times that are left."""
+        return list(self._request("GET", _FAULTS_PATH)[1]["waiting"])
+
+    def clear_faults(self, kind: str | None = None) -> None:
+        """Forget the faults that wait, or those of one kind; what was done at once stays done."""
+        self._request("DELETE", _FAULTS_PATH, kind)
+
+    def machine(
+        self,
+        instance_id: str,
+        *,
+        environment: Mapping[str, str] | None = None,
+        storage: Mapping[str, str] | None = None,
+        at_reboot: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Return the machine behind an instance, made where nothing asked for it yet.
+
+        The answer has `folder`, `command` (the words before a command that runs in its view),
+        `environment` (the variables of its commands) and `state` (kernels, packages, units).
+        `environment` makes it a host, whose commands get these variables; `storage` is mount
+        folder → name of a file system that machines share. `at_reboot` says what goes wrong at
+        the next reboot: `modules` and `units` that are gone, or `stays_away`. Raises AccountError
+        where no such instance runs.
+        """
+        asked = {"instance": instance_id, "environment": environment, "storage": storage}
+        body = json.dumps({**asked, "at_reboot": at_reboot})
+        status, answer = self._request("POST", _MACHINES_PATH, body)
+        if status != http.client.OK:
+            raise AccountError(f"{instance_id}: {'; '.join(answer['problems'])}")
+        return dict(answer)
 
     def status(self) -> dict[str, Any]:
         """Return the account's id, region, number of stack resources and versions."""

@@ -38,6 +38,8 @@ ZoneId = Annotated[str, StringConstraints(pattern=r"^Z[A-Z0-9]{1,31}$")]
 IamName = Annotated[str, StringConstraints(pattern=r"^[\w+=,.@-]{1,128}$")]
 IamPath = Annotated[str, StringConstraints(pattern=r"^/(?:[!-.0-~]+/)*$")]
 BucketName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
+AccountId = Annotated[str, StringConstraints(pattern=r"^\d{12}$")]
+Instant = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
 Text = Annotated[str, StringConstraints(min_length=1)]
 
 
@@ -101,7 +103,7 @@ class Role(BaseModel):
 
 
 class Image(BaseModel):
-    """A private, available machine image owned by the account."""
+    """A private, available machine image that the account may use."""
 
     model_config = _STRICT
     id: ImageId = Field(description="The image's id.")
@@ -111,6 +113,12 @@ class Image(BaseModel):
     os: Text = Field(description="ParallelCluster's word, for example alinux2023.")
     architecture: Literal["x86_64", "arm64"] = Field(description="The processor's architecture.")
     root_gib: int = Field(ge=1, le=16384, description="Size of the root volume in GiB.")
+    created: Instant | None = Field(
+        default=None, description="When it was made; by default when it is seeded."
+    )
+    owner: AccountId | None = Field(
+        default=None, description="Account that owns it; by default this one."
+    )
     tags: dict[str, str] = Field(default_factory=dict, description="Its tags.")
 
 

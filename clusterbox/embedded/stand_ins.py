@@ -9,15 +9,17 @@ def stand_ins() -> list[str]:
         "IAM roles, policies and permissions boundaries are kept and can be read, but no call is "
         "ever denied: a missing permission shows on AWS only.",
         "A seeded policy allows everything, because the environment names it without its text.",
-        "EC2 instances are records with an address of their subnet: nothing boots, no user data "
-        "runs and Systems Manager reaches no one.",
+        "EC2 instances are records with an address of their subnet: nothing boots and no user data "
+        "runs. Systems Manager runs commands as processes of this machine, with stand-ins for dnf, rpm, "
+        "systemctl, lsmod and reboot that answer from the list of what the image holds.",
         "Security groups, routes, NAT gateways and flow logs filter, carry and log no traffic.",
         "An EFS file system cannot be mounted and holds no files; encryption is a recorded "
         "setting.",
         "ParallelCluster's library runs as it is behind the cluster's resource, but no node boots: a head "
         "node's success is signalled at once, and a bootstrap that fails cannot be rehearsed.",
-        "No Slurm stands behind a cluster here: requests to stop or start the compute fleet are fulfilled "
-        "at once, and login nodes are always healthy.",
+        "No Slurm stands behind a cluster here unless one is joined to it with `clusterbox embedded slurm up "
+        "--account`: requests to stop or start the compute fleet are fulfilled at once, and login nodes are "
+        "always healthy.",
         "Instance types and the zones that offer them are as old as the release of the package moto that "
         "brings them.",
         "ParallelCluster's provider waits for a whole operation in one call and gives longer reasons; on "
@@ -26,7 +28,11 @@ def stand_ins() -> list[str]:
         "network of the function.",
         "A custom resource whose function crashes fails at once; on AWS the stack waits for up to "
         "an hour.",
-        "Image Builder pipelines are definitions: no image is ever built.",
+        "Image Builder builds an image in seconds and starts no machine: stages, log, tags and clean-up are "
+        "as on AWS, but no step runs.",
+        "What a machine image holds is a list of facts made from its definition, its parent and the day: its "
+        "versions, advisories and CVE numbers are made up.",
+        "The server of the accounting database is a record: nothing answers at its address.",
         "Backup plans make no recovery points, and budgets see no cost.",
         "CloudWatch alarms watch only metrics that something puts into this account.",
         "Private hosted zones keep their records, but no resolver answers for them.",

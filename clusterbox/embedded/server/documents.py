@@ -1,12 +1,12 @@
-"""Systems Manager documents, the scripts that Run Command runs; here nothing can be reached by it."""
+"""Systems Manager documents: the scripts that Run Command runs (`run_command`)."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from ministack.core.responses import error_response_json
-from ministack.services import ssm
 
 from clusterbox.embedded.server.ministack_api import (
     Properties,
@@ -65,9 +65,13 @@ RESOURCE_TYPES: dict[str, ResourceType] = {
 }
 
 
-def mend() -> None:
-    """Refuse to run a document that does not exist, as Systems Manager does."""
-    native_send = ssm._send_command
+def content_of(name: str) -> str | None:
+    """Return a document's content as JSON; None when the account has no such document."""
+    return _contents.get(_key(name))
+
+
+def refuse_unknown(send: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
+    """Return SendCommand which refuses a document that does not exist, as Systems Manager does."""
 
     def send_command(request: dict[str, Any]) -> Any:
         name = str(request.get("DocumentName", ""))
@@ -75,6 +79,10 @@ def mend() -> None:
             return error_response_json(
                 "InvalidDocument", f"Document with name {name} does not exist.", 400
             )
-        return native_send(request)
+        return send(request)
 
-    ssm._send_command = send_command
+    return send_command
+
+
+def mend() -> None:
+    """Do nothing more: Run Command asks here for its documents."""

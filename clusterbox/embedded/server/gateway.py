@@ -15,12 +15,22 @@ from ministack import app as ministack_app
 from ministack.core.responses import request_scope
 from pydantic import ValidationError
 
+from clusterbox.embedded.faults import FAULTS
 from clusterbox.embedded.seed import SeedDocument, problems_of
-from clusterbox.embedded.server import extension, seed_check, seeding
+from clusterbox.embedded.server import (
+    call_faults,
+    extension,
+    fault_store,
+    machine_control,
+    seed_check,
+    seeding,
+)
 from clusterbox.embedded.server.__main__ import LOOPBACK
 
 STATUS_PATH = "/_clusterbox/status"
 SEED_PATH = "/_clusterbox/seed"
+FAULTS_PATH = "/_clusterbox/faults"
+MACHINES_PATH = "/_clusterbox/machines"
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -37,6 +47,10 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the start and the end of the server."""
         if scope["type"] != "http" or not scope["path"].startswith("/_clusterbox/"):
+            if scope["type"] == "http" and fault_store.hits_calls():
+                receive, refused = await _look_for_fault(scope, receive, send)
+                if refused:
+                    return
             await ministack_app.app(scope, receive, send)
             return
         # The whole answer is made without awaiting, so no AWS call sees half a seed.
@@ -52,8 +66,19 @@ class Gateway:
                 return HTTPStatus.OK, self.status()
             case "POST", "/_clusterbox/seed":
                 return _seed(body)
+            case "POST", "/_clusterbox/faults":
+                return _inject(body)
+            case "GET", "/_clusterbox/faults":
+                return HTTPStatus.OK, {"waiting": fault_store.waiting()}
+            case "DELETE", "/_clusterbox/faults":
+                fault_store.clear(body.decode() or None)
+                return HTTPStatus.OK, {"waiting": fault_store.waiting()}
+            case "POST", "/_clusterbox/machines":
+                return machine_control.answer(body)
             case _:
-                legal = f"GET {STATUS_PATH} and POST {SEED_PATH}"
+                legal = (
+                    f"GET {STATUS_PATH}, POST {SEED_PATH}, POST {MACHINES_PATH}, and {FAULTS_PATH}"
+                )
                 return HTTPStatus.NOT_FOUND, {"problems": [f"{method} {path}: use {legal}"]}
 
     def status(self) -> dict[str, Any]:
@@ -79,6 +104,32 @@ def _seed(body: bytes) -> tuple[HTTPStatus, Any]:
     return HTTPStatus.OK, seeding.apply(document).model_dump()
 
 
+def _inject(body: bytes) -> tuple[HTTPStatus, Any]:
+    try:
+        faults = FAULTS.validate_json(body)
+    except ValidationError as error:
+        return HTTPStatus.BAD_REQUEST, {"problems": problems_of(error)}
+    return HTTPStatus.OK, {"done": fault_store.inject(faults)}
+
+
+async def _look_for_fault(scope: Scope, receive: Receive, send: Send) -> tuple[Receive, bool]:
+    """Refuse a call that a fault hits; return how its body is read again, and whether it was."""
+    body = await _read(receive)
+    headers = {name.decode().lower(): value.decode("latin-1") for name, value in scope["headers"]}
+    call = call_faults.identify(scope["method"], scope["path"], headers, body)
+    fault = call and fault_store.take_call_fault(call.service, call.operation)
+    if call and fault:
+        status, answer_headers, answer = call_faults.refusal(fault, call)
+        await _send(send, status, answer_headers, answer)
+        return receive, True
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def read_again() -> MutableMapping[str, Any]:
+        return messages.pop() if messages else await receive()
+
+    return read_again, False
+
+
 async def _read(receive: Receive) -> bytes:
     body = b""
     while True:
@@ -90,8 +141,13 @@ async def _read(receive: Receive) -> bytes:
 
 async def _send_json(send: Send, status: HTTPStatus, answer: Any) -> None:
     body = json.dumps(answer).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": int(status), "headers": headers})
+    await _send(send, int(status), {"content-type": "application/json"}, body)
+
+
+async def _send(send: Send, status: int, headers: dict[str, str], body: bytes) -> None:
+    all_headers = {**headers, "content-length": str(len(body))}
+    pairs = [(name.encode(), value.encode()) for name, value in all_headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": pairs})
     await send({"type": "http.response.body", "body": body})
 
 

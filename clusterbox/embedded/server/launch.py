@@ -25,6 +25,7 @@ from clusterbox.embedded.server.ministack_api import (
     query_parameters,
     region,
 )
+from clusterbox.embedded.server.run_command import launched
 from clusterbox.embedded.server.security_groups import group
 from clusterbox.embedded.server.volumes import attach_new_volume
 
@@ -148,6 +149,10 @@ def _complete(instance: dict[str, Any], parameters: dict[str, Any]) -> None:
         instance[name] = is_true(ec2._p(parameters, name))
     monitored = is_true(ec2._p(parameters, "Monitoring.Enabled"))
     instance["Monitoring"] = {"State": "enabled" if monitored else "disabled"}
+    if behaviour := ec2._p(parameters, "InstanceInitiatedShutdownBehavior"):
+        instance["InstanceInitiatedShutdownBehavior"] = behaviour
+    if ec2._p(parameters, "InstanceMarketOptions.MarketType") == "spot":
+        instance["InstanceLifecycle"] = "spot"
     if tenancy := ec2._p(parameters, "Placement.Tenancy"):
         instance["Placement"]["Tenancy"] = tenancy
 
@@ -183,6 +188,7 @@ def launch_in_subnet(*arguments: Any, **options: Any) -> Any:
     """Launch as ministack does, but at an address and in the zone of the instance's subnet."""
     made = _native_launch(*arguments, **options)
     for instance in made:
+        launched(instance)
         subnet = ec2._subnets.get(instance["SubnetId"])
         if subnet is None:
             continue

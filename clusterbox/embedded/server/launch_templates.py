@@ -66,6 +66,8 @@ def with_template(parameters: dict[str, Any], data: dict[str, Any]) -> dict[str,
             "Monitoring": data.get("Monitoring"),
             "EbsOptimized": data.get("EbsOptimized"),
             "DisableApiTermination": data.get("DisableApiTermination"),
+            "InstanceInitiatedShutdownBehavior": data.get("InstanceInitiatedShutdownBehavior"),
+            "InstanceMarketOptions": data.get("InstanceMarketOptions"),
             "BlockDeviceMapping": data.get("BlockDeviceMappings"),
             "NetworkInterface": [
                 {**i, "SecurityGroupId": i.get("Groups") or i.get("GroupSet")}

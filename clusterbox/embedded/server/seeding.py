@@ -28,7 +28,7 @@ from clusterbox.embedded.seed import (
     Subnet,
     Vpc,
 )
-from clusterbox.embedded.server.images import image_record
+from clusterbox.embedded.server.images import register_image
 from clusterbox.embedded.server.ministack_api import (
     account_id,
     call,
@@ -133,8 +133,13 @@ def _make_bucket(name: str) -> None:
 
 
 def _make_image(image: Image) -> None:
-    ec2._images[image.id] = image_record(
-        image.id, image.name, account_id(), image.architecture, image.root_gib
+    register_image(
+        image.id,
+        image.name,
+        architecture=image.architecture,
+        root_gib=image.root_gib,
+        owner=image.owner,
+        created=image.created,
     )
     tags = {"os": image.os, **image.tags}
     ec2._tags[image.id] = [{"Key": key, "Value": value} for key, value in tags.items()]

@@ -19,7 +19,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clusterbox.embedded.slurm import daemons, database, marked, ports, programs, settings
+from clusterbox.embedded.slurm import (
+    daemons,
+    database,
+    marked,
+    ports,
+    programs,
+    requests,
+    settings,
+)
 from clusterbox.embedded.slurm.daemons import EmbeddedSlurmError
 from clusterbox.embedded.slurm.launches import LaunchPlan
 from clusterbox.embedded.slurm.queues import Queue, plan_queues
@@ -32,6 +40,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from clusterbox.clusters.composed import ComposedCluster
+    from clusterbox.embedded.account import EmbeddedAccount
 
 _IMPORT_ROOT = Path(__file__).resolve().parents[3]
 _STATIC_SECONDS = 60.0
@@ -62,10 +71,12 @@ class SlurmCluster:
         options: Options | None = None,
         *,
         pcluster_folder: Path = _IMPORT_ROOT / ".venv-pcluster",
+        account: EmbeddedAccount | None = None,
     ) -> SlurmCluster:
         """Start a cluster whose state is in `folder` and return it once its static nodes are idle.
 
-        `pcluster_folder` is the second Python environment, which knows the instance types. Raises
+        `pcluster_folder` is the second Python environment, which knows the instance types. With
+        `account`, in which the cluster is deployed, its nodes are instances there. Raises
         InputError where the configuration cannot be rehearsed, ClusterboxError when packages are
         missing, and EmbeddedSlurmError when a daemon does not start or one runs in the folder
         already.
@@ -81,7 +92,7 @@ class SlurmCluster:
                     f"{running.state.cluster} already runs in {folder}; end it first"
                 )
             _remove(folder)
-            return _Start(cluster, queues, folder, options).run()
+            return _Start(cluster, queues, folder, options, account).run()
 
     @classmethod
     def attach(cls, folder: Path) -> SlurmCluster | None:
@@ -131,6 +142,11 @@ class SlurmCluster:
         """Return the ids of the processes of a node; none when it is powered down."""
         return marked.find(self.state.mark, self.layout.slurm_conf, node)
 
+    def instances(self) -> dict[str, str]:
+        """Return the instance in the account of each node that is powered up; by node."""
+        path = self.folder / requests.FLEET_FOLDER / "instances.json"
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
     def mails(self) -> list[Mail]:
         """Return the mails that Slurm has sent, the oldest first."""
         sink = self.folder / "mail.jsonl"
@@ -174,8 +190,11 @@ class _Start:
         queues: tuple[Queue, ...],
         folder: Path,
         options: Options,
+        account: EmbeddedAccount | None,
     ) -> None:
         self.name = cluster.name.lower()
+        self.stack = cluster.name
+        self.account = account
         self.settings: Mapping[str, Any] = (
             cluster.configuration["Scheduling"].get("SlurmSettings") or {}
         )
@@ -201,6 +220,8 @@ class _Start:
             first_port=first_port,
             ports=count,
             accounting=self.options.accounting,
+            account_dir=str(self.account.state_dir.resolve()) if self.account else "",
+            stack=self.stack if self.account else "",
         )
         # Before the first process: whoever comes after a kill finds all of them.
         self.state.write(self.folder)
@@ -240,6 +261,8 @@ class _Start:
         dbd.write_text(settings.render_slurmdbd_conf(self.layout, self.machine), encoding="utf-8")
         dbd.chmod(0o600)  # slurmdbd refuses another mode.
         self._write_programs()
+        if self.account is not None:
+            (self.folder / requests.FLEET_FOLDER).mkdir()
         LaunchPlan(
             boot=self.options.boot_seconds,
             static_nodes=tuple(self.static),
@@ -270,9 +293,25 @@ class _Start:
         daemons.wait_until("slurmctld", slurmctld, self._door.is_up, log)
         if self.options.accounting and self.machine.user != "root":
             self._add_user()
+        if self.account is not None:
+            self._join(self.account)
         if self.static:
             self._door.update_nodes(self.static, state="power_up")
             self._wait_for_static(log)
+
+    def _join(self, account: EmbeddedAccount) -> None:
+        """Make the head node's instance this Slurm's, and start the daemon that launches nodes."""
+        # It takes long to import, and is needed for this only.
+        from clusterbox.embedded.slurm import fleet
+
+        fleet.leave(self.state.account_dir, self.stack)
+        fleet.join(account, self.stack, SlurmCluster(self.folder, self.state).environment)
+        log = self.layout.start_log("fleet")
+        words = [sys.executable, "-P", "-m", fleet.__name__, str(self.folder)]
+        environment = {**self._environment, "PYTHONPATH": str(_IMPORT_ROOT)}
+        daemon = daemons.launch(words, log, environment)
+        ready = self.folder / requests.FLEET_FOLDER / fleet.READY_FILE
+        daemons.wait_until("the daemon of the fleet", daemon, ready.exists, log)
 
     @property
     def _door(self) -> Slurm:
@@ -367,6 +406,10 @@ def _remove(folder: Path) -> bool:
     if state is None:
         return False
     marked.end(state.mark, state.layout(folder).slurm_conf)
+    if state.account_dir:
+        from clusterbox.embedded.slurm import fleet
+
+        fleet.leave(state.account_dir, state.stack)
     shutil.rmtree(state.sockets, ignore_errors=True)
     ports.release(folder)
     for path in folder.iterdir():

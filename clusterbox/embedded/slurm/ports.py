@@ -33,15 +33,16 @@ def reserve(state_folder: Path, count: int, address: str) -> int:
     """
     with _reservations() as reserved:
         reserved.pop(str(state_folder), None)
-        for folder in list(reserved):
-            if not (Path(folder) / STATE_FILE).exists():
+        for folder, given in list(reserved.items()):
+            # One that starts just now has not written its state yet.
+            if not (Path(folder) / STATE_FILE).exists() and not _is_alive(given[2:]):
                 del reserved[folder]
-        taken = sorted(tuple(given) for given in reserved.values())
+        taken = sorted((first, size) for first, size, *_ in reserved.values())
         first = _FIRST
         while first + count <= _LAST:
             after = _end_of_taken(first, count, taken) or _end_of_used(first, count, address)
             if after is None:
-                reserved[str(state_folder)] = [first, count]
+                reserved[str(state_folder)] = [first, count, os.getpid()]
                 return first
             first = after
     raise ClusterboxError(
@@ -58,7 +59,7 @@ def release(state_folder: Path) -> None:
 
 @contextlib.contextmanager
 def _reservations() -> Iterator[dict[str, list[int]]]:
-    """Hold the list of reservations: first port and number by state folder."""
+    """Hold the reservations by state folder: first port, number, and the process that asked."""
     path = cache_folder() / "ports.json"
     with path.open("a+", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -73,7 +74,12 @@ def _reservations() -> Iterator[dict[str, list[int]]]:
         file.write(json.dumps(reserved))
 
 
-def _end_of_taken(first: int, count: int, taken: list[tuple[int, ...]]) -> int | None:
+def _is_alive(pids: list[int]) -> bool:
+    """Return whether the process that asked, where it is known, still runs."""
+    return any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def _end_of_taken(first: int, count: int, taken: list[tuple[int, int]]) -> int | None:
     for other, size in taken:
         if first < other + size and other < first + count:
             return other + size

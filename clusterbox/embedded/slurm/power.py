@@ -6,6 +6,7 @@ Called by slurmctld as `resume NODES` and `suspend NODES`, with a host list.
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from clusterbox.embedded.slurm import marked
 from clusterbox.embedded.slurm.launches import LaunchPlan
+from clusterbox.embedded.slurm.requests import is_joined, leave_request
 from clusterbox.slurm import expand_hostlist
 
 # As ParallelCluster's own programs say it.
@@ -21,26 +23,41 @@ _FAILED_REASON = "(Code:InsufficientInstanceCapacity)Failure when resuming nodes
 
 
 def resume(folder: Path, mark: str, nodes: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Start each node's slurmd after the boot time, or mark it down where its launch fails."""
+    """Start each node's slurmd after the boot time, or mark it down where its launch fails.
+
+    A cluster that is joined to an account leaves the launch to its fleet's daemon.
+    """
     plan = LaunchPlan.read(folder)
     failing = [node for node in nodes if plan.fails(node)]
-    for node in nodes:
-        if node not in failing:
+    launched = [node for node in nodes if node not in failing]
+    if launched and is_joined(folder):
+        leave_request(folder, "resume", launched)
+    else:
+        for node in launched:
             marks = marked.environment(mark, node)
-            _boot(folder, node, plan.boot_seconds(node), {**environment, **marks})
+            boot(folder, node, plan.boot_seconds(node), {**environment, **marks})
     if failing:
         _fail(failing, plan.failed_seconds, folder, environment)
 
 
-def suspend(mark: str, slurm_conf: Path, nodes: Sequence[str]) -> None:
+def suspend(folder: Path, mark: str, slurm_conf: Path, nodes: Sequence[str]) -> None:
     """End everything that runs on the nodes, as when their instances are terminated."""
     for node in nodes:
         marked.end(mark, slurm_conf, node)
+    if is_joined(folder):
+        leave_request(folder, "suspend", nodes)
 
 
-def _boot(folder: Path, node: str, seconds: float, environment: Mapping[str, str]) -> None:
+def boot(
+    folder: Path,
+    node: str,
+    seconds: float,
+    environment: Mapping[str, str],
+    inside: Sequence[str] = (),
+) -> None:
+    """Start a node's slurmd after some seconds; `inside` are words that run it in a machine."""
     # -b: the node says that it has booted just now.
-    start = f'sleep {seconds:g}; exec slurmd -b -D -N "$1"'
+    start = f'sleep {seconds:g}; exec {shlex.join(inside)} slurmd -b -D -N "$1"'
     with (folder / "log" / f"slurmd-{node}.out").open("ab") as log:
         subprocess.Popen(
             ["sh", "-c", start, "sh", node],
@@ -83,7 +100,7 @@ def main() -> None:
     if action == "resume":
         resume(Path(folder), mark, nodes, {**os.environ, **marked.environment(mark)})
     else:
-        suspend(mark, slurm_conf, nodes)
+        suspend(Path(folder), mark, slurm_conf, nodes)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,9 @@ class State:
     ports: int
     accounting: bool
     is_ready: bool = False
+    # The embedded account that it is joined to, and the cluster's stack there.
+    account_dir: str = ""
+    stack: str = ""
 
     def write(self, folder: Path) -> None:
         """Write it into the state folder."""
