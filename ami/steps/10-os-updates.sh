@@ -35,4 +35,6 @@ else
   diff "$work/before" "$work/after" >"$work/changes" || (($? == 1)) # 1 says that they differ
   grep '^[<>]' "$work/changes"
 fi
+# After the updates and before other steps: the advisories of two bakes can be compared.
+say "$(python3 "$image_home/steps/record.py" --advisories)"
 finish_step

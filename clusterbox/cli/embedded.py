@@ -42,7 +42,7 @@ def _up(options: argparse.Namespace, root: Path) -> int:
     repository = Repository(root)
     environment = repository.load_environment(options.environment)
     target = targets.start_embedded(root, environment)
-    made = targets.seed_embedded(target, environment, repository.load_images(environment))
+    made = targets.seed_embedded(target, environment, repository.load_seeded_images(environment))
     sys.stderr.write(
         f"account {environment.account} on port {target.account.port}, {made} things made\n"
     )

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 from clusterbox.cli.tables import FORMATS, render_table
 
 if TYPE_CHECKING:
+    from clusterbox.clusters.composed import ComposedCluster
+    from clusterbox.embedded.account import EmbeddedAccount
+
     Actions = argparse._SubParsersAction[argparse.ArgumentParser]
 
 COLUMNS = ("cluster", "state", "nodes", "up", "jobs", "port", "folder")
@@ -43,6 +46,11 @@ def add_action(actions: Actions, command: str) -> None:
         metavar="NAME",
         help="a queue, QUEUE-dy-RESOURCE or node whose launch fails; can be repeated",
     )
+    up.add_argument(
+        "--account",
+        action="store_true",
+        help="join it to the embedded account where the cluster is deployed: nodes are instances",
+    )
     up.add_argument("--no-accounting", action="store_true", help="without slurmdbd and MariaDB")
     up.set_defaults(run=_up)
     down = steps.add_parser("down", help="end clusters with their jobs; all they hold is gone")
@@ -65,6 +73,7 @@ def _up(options: argparse.Namespace, root: Path) -> int:
     from clusterbox.embedded.slurm.state import cluster_folder
 
     cluster = compose_repository(root, [options.cluster])[options.cluster]
+    account = _account(root, cluster) if options.account else None
     chosen = Options(
         accounting=not options.no_accounting,
         boot_seconds=options.boot_seconds,
@@ -73,7 +82,8 @@ def _up(options: argparse.Namespace, root: Path) -> int:
     )
     begin = time.monotonic()
     folder = cluster_folder(root, options.cluster)
-    started = SlurmCluster.start(cluster, folder, chosen, pcluster_folder=root / ".venv-pcluster")
+    pcluster = root / ".venv-pcluster"
+    started = SlurmCluster.start(cluster, folder, chosen, pcluster_folder=pcluster, account=account)
     version = started.door.run("sinfo", "--version").strip()
     sys.stderr.write(
         f"{version} of {options.cluster} runs (started in {time.monotonic() - begin:.1f} s); "
@@ -81,6 +91,22 @@ def _up(options: argparse.Namespace, root: Path) -> int:
     )
     sys.stdout.write(f'eval "$(clusterbox embedded slurm env {options.cluster})"; sinfo\n')
     return 0
+
+
+def _account(root: Path, cluster: ComposedCluster) -> EmbeddedAccount:
+    """Return the embedded account of the cluster's environment, which must run."""
+    from clusterbox.deployment.targets import find_embedded
+    from clusterbox.errors import InputError
+
+    environment = cluster.environment
+    found = find_embedded(root, environment) if environment else None
+    if found is None:
+        where = environment.name if environment else "ENVIRONMENT"
+        raise InputError(
+            f"no embedded account runs in which {cluster.name} could be deployed; "
+            f"start it with `clusterbox deploy {where}`"
+        )
+    return found.account
 
 
 def _down(options: argparse.Namespace, root: Path) -> int:

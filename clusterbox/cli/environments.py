@@ -37,7 +37,8 @@ def _run(options: argparse.Namespace, root: Path) -> int:
             configs = {entry.name: repository.load_cluster(entry) for entry in environment.clusters}
             for cluster, config in configs.items():
                 try:
-                    compose_offline(environment, cluster, config, images)
+                    pins = repository.load_pins(environment, cluster)
+                    compose_offline(environment, cluster, config, images, pins)
                 except ProblemsError as error:
                     problems += error.problems
             budgets = plan_addresses(environment, configs)

@@ -27,6 +27,10 @@ COMMANDS = {
     "environments": ("changed", "list environments, and which of them a change touches"),
     "post": ("post", "write the comment of a review, or update it"),
     "costs": ("costs", "prices, estimates, the daily report, the taxi meter and limits"),
+    "images": ("images", "patch day: bake, verify, promote, roll out, roll back machine images"),
+    "patch-day": ("images", "the same as images"),
+    "rehearse": ("rehearse", "whole days of a site on this machine, with real Slurms"),
+    "observe": ("observe", "exporters, dashboards, alert rules and tables of what clusters do"),
     "embedded": ("embedded", "AWS accounts and Slurm clusters on this machine"),
 }
 

@@ -49,15 +49,26 @@ PACKAGES = {
     "python3.11-pip": "22.3.1",
     "spal-release": "2023.9",
 }
-# The parent has the first version; the second is an update, of one package for its security.
+# The parent has the first version; the second is an update, of two for their security.
 UPDATED = ("kernel", "openssl", "tzdata")
 SECURITY_NOTICE = """\
 <updates><update from="stand-in" status="final" type="security" version="1">
 <id>ALAS-STAND-IN-1</id><title>openssl</title><issued date="2026-11-01"/>
-<severity>Important</severity><description>Stand-in</description>
+<severity>Important</severity><description>Stand-in
+Severity: nothing that counts</description>
+<references>
+<reference href="https://example.gov/1" id="CVE-2026-0001" type="cve"/>
+<reference href="https://example.gov/2" id="CVE-2026-0002" type="cve"/>
+</references>
 <pkglist><collection short="stand-in"><name>stand-in</name>
 <package name="openssl" version="2.0" release="1.amzn2023" epoch="0" arch="noarch">
 <filename>openssl-2.0-1.amzn2023.noarch.rpm</filename></package></collection></pkglist>
+</update><update from="stand-in" status="final" type="security" version="1">
+<id>ALAS-STAND-IN-2</id><title>kernel: Severity: none</title><issued date="2026-11-01"/>
+<severity>Moderate</severity><description>Stand-in</description>
+<pkglist><collection short="stand-in"><name>stand-in</name>
+<package name="kernel" version="2.0" release="1.amzn2023" epoch="0" arch="noarch">
+<filename>kernel-2.0-1.amzn2023.noarch.rpm</filename></package></collection></pkglist>
 </update></updates>
 """
 REPOSITORY = "[stand-ins]\nname=stand-ins\nbaseurl=file:///opt/stand-ins/repo\ngpgcheck=0\n"

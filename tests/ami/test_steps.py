@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 
 import pytest
@@ -85,6 +86,56 @@ def test_updates_follow_the_kernel_policy(
     assert (done.returncode, _versions(machine)) == (0, after)
     assert "< openssl 1.0-1.amzn2023.noarch\n" in done.stdout
     assert "> openssl 2.0-1.amzn2023.noarch\n" in done.stdout
+
+
+OPENSSL = {
+    "id": "ALAS-STAND-IN-1",
+    "severity": "Important",
+    "cves": ["CVE-2026-0001", "CVE-2026-0002"],
+    "packages": ["openssl-2.0-1.amzn2023.noarch"],
+}
+KERNEL = {
+    "id": "ALAS-STAND-IN-2",
+    "severity": "Moderate",
+    "cves": [],
+    "packages": ["kernel-2.0-1.amzn2023.noarch"],
+}
+
+
+def _advisories(machine: Machine) -> object:
+    record = json.loads(machine.run("cat /etc/clusterbox/image-release.json").stdout)
+    return record["advisories"]
+
+
+def test_the_record_has_the_advisories_that_hold_and_those_that_were_left_out(
+    make_machine: MakeMachine, site: Site
+) -> None:
+    machine = make_machine()
+    definition = load_image_definition(site.root, "admin").model_copy(update={"kernel": CAPPED})
+    _lay_down(machine, site, definition)
+    done = _step(machine, "10-os-updates.sh")
+    assert "security advisories: 1 installed, 1 left out\n" in done.stdout
+    assert _advisories(machine) == {"installed": [OPENSSL], "available": [KERNEL]}
+    # Later steps keep what was recorded, and so does a second run.
+    machine.run(f"{HOME}/steps/90-clean-up.sh")
+    _step(machine, "10-os-updates.sh")
+    assert _advisories(machine) == {"installed": [OPENSSL], "available": [KERNEL]}
+
+
+def test_where_dnf_tells_nothing_the_advisories_are_not_known_and_the_step_goes_on(
+    make_machine: MakeMachine, site: Site
+) -> None:
+    machine = make_machine()
+    _lay_down(machine, site, load_image_definition(site.root, "admin"))
+    machine.write(
+        "/usr/local/bin/dnf",
+        '#!/bin/bash\n[[ $* != *updateinfo* ]] || exit 1\nexec /usr/bin/dnf "$@"\n',
+        0o755,
+    )
+    done = _step(machine, "10-os-updates.sh")
+    assert done.returncode == 0
+    assert "security advisories are not known: " in done.stdout
+    assert _advisories(machine) is None
 
 
 @pytest.fixture(scope="module")

@@ -100,7 +100,8 @@ def test_every_value_that_a_step_or_check_reads_is_given() -> None:
     names = {line.partition("=")[0] for line in given.splitlines()}
     read = {
         name
-        for script in (ROOT / "ami").glob("*/*.sh")
+        for folder in ("steps", "verify")
+        for script in (ROOT / "ami" / folder).glob("*.sh")
         for name in re.findall(r"CLUSTERBOX_[A-Z_]+", script.read_text())
     }
     assert read == names | {"CLUSTERBOX_RETRY_SECONDS"}

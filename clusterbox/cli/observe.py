@@ -1,0 +1,93 @@
+"""`clusterbox observe`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
+
+
+def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
+    """Add the arguments."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    exporter = actions.add_parser("exporter", help="serve metrics to Prometheus until it is ended")
+    kinds = exporter.add_subparsers(dest="kind", metavar="KIND", required=True)
+    slurm = kinds.add_parser("slurm", help="the Slurm of this head node")
+    add_serving(slurm, "127.0.0.1:9341")
+    slurm.add_argument(
+        "--refresh-seconds",
+        type=float,
+        default=15.0,
+        help="slurmctld is asked no more often than this (default: 15)",
+    )
+    slurm.add_argument(
+        "--command-seconds",
+        type=float,
+        default=10.0,
+        help="time that one command of Slurm may take (default: 10)",
+    )
+    slurm.add_argument(
+        "--most-users", type=int, default=500, help="users and accounts told by name (default: 500)"
+    )
+    slurm.add_argument(
+        "--slurm-conf", type=Path, help="slurm.conf of the cluster (default: as Slurm finds it)"
+    )
+    slurm.epilog = f"example: clusterbox {command} exporter slurm --once"
+    slurm.set_defaults(run=_slurm, needs_root=False)
+    parser.epilog = f"example: clusterbox {command} exporter slurm --listen 127.0.0.1:9341"
+
+
+def add_serving(parser: argparse.ArgumentParser, address: str) -> None:
+    """Add the arguments that all exporters have."""
+    parser.add_argument(
+        "--listen", default=address, metavar="HOST:PORT", help=f"default: {address}"
+    )
+    parser.add_argument("--once", action="store_true", help="print what a scrape would get")
+
+
+def _slurm(options: argparse.Namespace, _root: Path | None) -> int:
+    from clusterbox.errors import InputError
+    from clusterbox.observe.slurm_collector import SlurmCollector
+    from clusterbox.slurm import Slurm
+
+    for flag in ("refresh_seconds", "command_seconds", "most_users"):
+        if getattr(options, flag) <= 0:
+            raise InputError(f"--{flag.replace('_', '-')} must be more than 0")
+    environment = {}
+    if options.slurm_conf is not None:
+        environment["SLURM_CONF"] = str(options.slurm_conf.resolve())
+    # Where ParallelCluster installs Slurm.
+    environment["PATH"] = f"/opt/slurm/bin{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    collector = SlurmCollector(
+        Slurm(environment),
+        refresh_seconds=options.refresh_seconds,
+        command_seconds=options.command_seconds,
+        most_labels=options.most_users,
+    )
+    return run_exporter(options, collector)
+
+
+def run_exporter(options: argparse.Namespace, collector: Collector) -> int:
+    """Serve a collector, or print one scrape of it."""
+    from prometheus_client import CollectorRegistry, generate_latest
+
+    from clusterbox.observe.serve import MetricsServer, parse_listen, serve
+
+    registry = CollectorRegistry()
+    registry.register(collector)
+    if options.once:
+        sys.stdout.write(generate_latest(registry).decode())
+        return 0
+    host, _ = address = parse_listen(options.listen)
+
+    def ready(port: int) -> None:
+        sys.stderr.write(f"clusterbox: metrics at {host}:{port}/metrics\n")
+        sys.stderr.flush()
+
+    serve(MetricsServer(address, registry), ready)
+    return 0

@@ -1,0 +1,56 @@
+"""`clusterbox rehearse`: whole days of a site on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clusterbox.cli.images_progress import StepsProgress
+
+if TYPE_CHECKING:
+    from clusterbox.images.plan import Plan
+
+
+def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
+    """Add the arguments."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    day = actions.add_parser(
+        "patch-day", help="bake, verify, promote and roll out images, beside a job that runs"
+    )
+    day.add_argument("environment", help="environment: a file of environments/ without .yaml")
+    day.add_argument(
+        "--output", type=Path, metavar="FILE", help="where the report goes (an HTML page)"
+    )
+    day.set_defaults(run=_patch_day)
+    parser.epilog = f"example: clusterbox {command} patch-day ws-dev"
+
+
+def _patch_day(options: argparse.Namespace, root: Path) -> int:
+    from clusterbox.cli.images import print_plan
+    from clusterbox.rehearsal.patch_day import rehearse_patch_day
+
+    progress = StepsProgress()
+    folder = root / ".clusterbox" / "rehearsals" / "patch-day"
+    report = options.output or folder.parent / f"patch-day-{options.environment}.html"
+
+    def show(plan: Plan) -> None:
+        print_plan(plan, "table")
+
+    begin = time.monotonic()
+    with progress.showing():
+        done = rehearse_patch_day(root, options.environment, folder, report, progress, show)
+    for step, reason in done.outcome.failed.items():
+        _tell(f"failed {step}: {reason}")
+    if done.outcome.left:
+        _tell(f"not begun: {', '.join(done.outcome.left)}")
+    _tell(f"the job that ran all the while: {done.job}")
+    _tell(f"{time.monotonic() - begin:.0f} s in all; report: {done.report}")
+    spared = done.job in ("COMPLETED", "RUNNING")
+    return 0 if done.outcome.is_complete and spared else 1
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(f"clusterbox: {text}\n")
