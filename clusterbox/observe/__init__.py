@@ -1,0 +1,1 @@
+"""The cluster seen: exporters, dashboards, alert rules, data frames and logs."""
