@@ -35,7 +35,7 @@ quote = '$(subst ','\'',$(1))'
 YES_FLAG := $(if $(filter 1 yes true,$(YES)),--yes)
 
 .PHONY: help setup deploy destroy show validate review post cost-report synth check format lint types test bench lock clean \
-	changed-environments identity-token slurm
+	changed-environments identity-token slurm patch-day patch-day-run
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -68,6 +68,12 @@ cost-report: $(VENV_READY) ## what is there of ENV=ws-dev in TARGET=embedded|aws
 	@mkdir -p "$$(dirname $(call quote,$(or $(OUTPUT),.clusterbox/costs/report.html)))"
 	@clusterbox costs report --environment $(call quote,$(ENV)) --target $(call quote,$(TARGET)) --format html \
 	  --output $(call quote,$(or $(OUTPUT),.clusterbox/costs/report.html))
+
+patch-day: setup slurm ## rehearse a whole patch day of ENV=ws-dev on this machine; the report's page goes to OUTPUT
+	@clusterbox rehearse patch-day $(call quote,$(ENV)) $(if $(OUTPUT),--output $(call quote,$(OUTPUT)))
+
+patch-day-run: setup ## run a patch day of ENV=ws-dev on TARGET=embedded|aws, or go on with one that was cut off
+	@clusterbox patch-day run $(call quote,$(ENV)) --target $(call quote,$(TARGET)) $(YES_FLAG)
 
 synth: setup ## synthesize every environment, with every rule and CDK's own validation
 	@clusterbox synth --all --rules --validation

@@ -21,6 +21,7 @@ from clusterbox.site import (
     image_definitions,
     images,
     network,
+    patch_day,
     storage,
 )
 from clusterbox.site.fields import Section
@@ -33,7 +34,9 @@ _CODE_SPAN = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 _MAKE = re.compile(r"^\s*make ([a-z-]+)", re.MULTILINE)
-_COMMAND = re.compile(r"(?:^\s*|/|\$\()clusterbox ([a-z]+)(?: ([a-z]+))?", re.MULTILINE)
+_COMMAND = re.compile(
+    r"(?:^\s*|/|\$\()clusterbox ([a-z]+(?:-[a-z]+)*)(?: ([a-z]+(?:-[a-z]+)*))?", re.MULTILINE
+)
 # Made by tools, or by others.
 _NOT_OURS = {"node_modules", "cdk.out"}
 
@@ -72,9 +75,12 @@ def _anchors(page: Path) -> set[str]:
 
 # Where the keys of a module's models are documented.
 MODELS = {
-    "docs/environments.md": (budgets, environment, hosting, images, network, storage),
+    "docs/environments.md": (budgets, environment, hosting, images, network, patch_day, storage),
     "docs/images.md": (image_definitions,),
 }
+
+# The lock as a whole is two keys, whose entries are listed; a `previous` entry has an entry's keys.
+_UNLISTED = (images.ImageLock, images.ImageEntry)
 
 
 def _section_models() -> Iterator[tuple[str, str, type[Section]]]:
@@ -82,8 +88,7 @@ def _section_models() -> Iterator[tuple[str, str, type[Section]]]:
         for module in modules:
             for name, model in vars(module).items():
                 is_here = isinstance(model, type) and model.__module__ == module.__name__
-                # The lock as a whole is one key; its entries are what people write.
-                if is_here and issubclass(model, Section) and model is not images.ImageLock:
+                if is_here and issubclass(model, Section) and model not in _UNLISTED:
                     yield page, name, model
 
 

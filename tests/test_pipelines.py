@@ -61,9 +61,9 @@ USES = [
 
 
 def test_there_is_something_to_test() -> None:
-    assert len(WORKFLOWS) == 3
-    assert len(list(commands())) >= 13
-    assert len(USES) >= 9
+    assert len(WORKFLOWS) == 4
+    assert len(list(commands())) >= 16
+    assert len(USES) >= 11
 
 
 @pytest.mark.parametrize(("job", "command"), [*commands()])
@@ -81,7 +81,7 @@ def test_both_platforms_do_the_same(jobs: dict[str, dict[str, Any]]) -> None:
     lines = [command for job, command in commands() if job in jobs]
     targets = {found[1] for line in lines if (found := _CALL.match(line))}
     both = {"check", "validate", "review", "post", "changed-environments", "deploy", "cost-report"}
-    assert both <= targets
+    assert both | {"patch-day-run"} <= targets
 
 
 @pytest.mark.parametrize(("action", "commit", "comment"), USES)
@@ -107,12 +107,20 @@ def test_a_workflow_gives_no_permission_to_all_its_jobs(path: Path) -> None:
     assert all("permissions" in job for job in read(path)["jobs"].values())
 
 
-def test_only_the_posting_job_writes_and_only_what_deploys_or_reports_has_an_identity() -> None:
+def test_only_what_posts_or_patches_writes_and_only_what_deploys_or_reports_has_an_identity() -> (
+    None
+):
     assert {name: job["permissions"] for name, job in GITHUB_JOBS.items()} == {
         "costs/report": {"contents": "read", "id-token": "write"},
         "deploy/changed": {"contents": "read"},
         "deploy/check": {"contents": "read"},
         "deploy/deploy": {"contents": "read", "id-token": "write"},
+        # The branch with the new lock of images, and its pull request.
+        "patch-day/patch-day": {
+            "contents": "write",
+            "id-token": "write",
+            "pull-requests": "write",
+        },
         "review/check": {"contents": "read"},
         "review/post": {"contents": "read", "pull-requests": "write"},
         "review/review": {"contents": "read"},
@@ -123,7 +131,12 @@ def test_only_the_posting_job_writes_and_only_what_deploys_or_reports_has_an_ide
 def test_a_pull_request_runs_without_secrets_and_in_its_own_context() -> None:
     triggers = {path.stem: list(read(path)["on"]) for path in WORKFLOWS}
     # pull_request_target and workflow_run would give a fork's code the rights of this repository.
-    assert triggers == {"costs": ["schedule"], "deploy": ["push"], "review": ["pull_request"]}
+    assert triggers == {
+        "costs": ["schedule"],
+        "deploy": ["push"],
+        "patch-day": ["workflow_dispatch", "schedule"],
+        "review": ["pull_request"],
+    }
     text = (ROOT / ".github" / "workflows" / "review.yml").read_text(encoding="utf-8")
     assert "secrets" not in text
     assert "configure-aws-credentials" not in text
@@ -156,7 +169,13 @@ def test_no_command_is_put_together_from_what_others_wrote(path: Path) -> None:
 @pytest.mark.parametrize("name", GITHUB_JOBS)
 def test_a_job_leaves_no_token_behind_and_ends(name: str) -> None:
     job = GITHUB_JOBS[name]
-    assert 0 < int(job["timeout-minutes"]) <= 60
+    # A session of a role lasts an hour, but for patch days, whose role is made for six.
+    session = [
+        int(step["with"]["role-duration-seconds"]) // 60
+        for step in job["steps"]
+        if "role-duration-seconds" in step.get("with", {})
+    ]
+    assert 0 < int(job["timeout-minutes"]) <= (session[0] if session else 60)
     checkouts = [step for step in job["steps"] if "actions/checkout@" in step.get("uses", "")]
     assert [step["with"]["persist-credentials"] for step in checkouts] == ["false"]
 
@@ -179,6 +198,41 @@ def test_github_deploys_after_the_checks_behind_the_gate_and_one_at_a_time() -> 
     assert read(ROOT / ".github" / "workflows" / "deploy.yml")["on"]["push"]["branches"] == ["main"]
 
 
+def test_a_patch_day_waits_for_deployments_behind_the_same_gate_and_from_main_alone() -> None:
+    job = GITHUB_JOBS["patch-day/patch-day"]
+    assert job["environment"] == "${{ matrix.site.gate }}"
+    assert job["concurrency"] == {
+        "group": "deploy-${{ matrix.site.environment }}",
+        "cancel-in-progress": "false",
+    }
+    assert job["if"].startswith("github.ref == 'refs/heads/main' && ")
+    assert "patch_day" not in str(GITHUB_JOBS["deploy/deploy"])
+    gitlab = GITLAB_JOBS["patch-day"]
+    assert gitlab["resource_group"] == "deploy-$CLUSTERBOX_PATCH_DAY_ENVIRONMENT"
+    assert gitlab["environment"] == {"name": "$CLUSTERBOX_PATCH_DAY_ENVIRONMENT"}
+    for rule in gitlab["rules"]:
+        assert "$CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH" in rule["if"]
+        assert rule["if"].endswith("&& $CLUSTERBOX_PATCH_DAY_ENVIRONMENT")
+
+
+def test_the_session_of_a_patch_day_is_as_long_as_its_role_allows() -> None:
+    from stacks.patch_day import _SESSION_HOURS
+
+    (step,) = [
+        step
+        for step in GITHUB_JOBS["patch-day/patch-day"]["steps"]
+        if "role-to-assume" in step.get("with", {})
+    ]
+    assert int(step["with"]["role-duration-seconds"]) == _SESSION_HOURS * 3600
+
+
+def test_gitlab_includes_what_lies_in_a_file_of_its_own() -> None:
+    included = [item["local"] for item in read(ROOT / ".gitlab-ci.yml")["include"]]
+    # The other one is for the pipeline that `make changed-environments` writes.
+    assert included == [".gitlab/patch-day.yml"]
+    assert {path.name for path in GITLAB} == {".gitlab-ci.yml", "deploy.yml", "patch-day.yml"}
+
+
 def test_the_longest_comment_that_is_reviewed_can_be_posted() -> None:
     from clusterbox.review.post import room
 
@@ -193,15 +247,16 @@ def test_the_longest_comment_that_is_reviewed_can_be_posted() -> None:
 
 def test_gitlabs_posting_job_has_the_token_and_nothing_else() -> None:
     with_environment = {name for name, job in GITLAB_JOBS.items() if "environment" in job}
-    assert with_environment == {"post"}
+    assert with_environment == {"post", "patch-day"}
     assert GITLAB_JOBS["post"]["environment"] == {"name": "review-comment", "action": "access"}
     assert "AWS" not in str(GITLAB_JOBS["post"])
 
 
-def test_only_gitlabs_deploying_and_reporting_jobs_have_an_identity() -> None:
+def test_only_gitlabs_deploying_reporting_and_patching_jobs_have_an_identity() -> None:
     expected = {
         ".deploy": "$CLUSTERBOX_DEPLOY_ROLE_ARN",
         "cost-report": "$CLUSTERBOX_COST_REPORT_ROLE_ARN",
+        "patch-day": "$CLUSTERBOX_PATCH_DAY_ROLE_ARN",
     }
     assert {name for name, job in GITLAB_JOBS.items() if "id_tokens" in job} == set(expected)
     roles = {
@@ -212,15 +267,20 @@ def test_only_gitlabs_deploying_and_reporting_jobs_have_an_identity() -> None:
     assert roles == expected
 
 
-def test_a_schedule_reports_and_does_nothing_else() -> None:
+def test_a_schedule_or_a_trigger_starts_what_it_names_and_nothing_else() -> None:
     source = '$CI_PIPELINE_SOURCE == "schedule" && $CLUSTERBOX_COST_REPORT_ENVIRONMENT'
     assert GITLAB_JOBS["cost-report"]["rules"] == [{"if": source}]
     for name, job in GITLAB_JOBS.items():
         # A job without rules runs in every pipeline; those that start with a dot run in none.
-        if name != "cost-report" and not name.startswith("."):
+        if name not in ("cost-report", "patch-day") and not name.startswith("."):
             conditions = [rule["if"] for rule in job["rules"]]
             assert conditions, name
-            assert not any('== "schedule"' in condition for condition in conditions), name
+            for condition in conditions:
+                # What names a source names another one; what names none leaves these two out.
+                for source in ("schedule", "trigger"):
+                    assert f'$CI_PIPELINE_SOURCE == "{source}"' not in condition, name
+                    left_out = f'$CI_PIPELINE_SOURCE != "{source}"' in condition
+                    assert left_out or '$CI_PIPELINE_SOURCE == "' in condition, name
 
 
 def test_gitlab_deploys_by_hand_from_the_default_branch() -> None:
