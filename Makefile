@@ -1,5 +1,7 @@
 # The targets that people, hooks and CI share. `make help` lists them.
 ENV      ?= ws-dev
+# The one with login nodes, so that a rehearsal shows every kind of step in two minutes.
+CLUSTER  ?= $(if $(filter ws-dev,$(ENV)),ws-eco-login)
 TARGET   ?= embedded
 PYTHON   ?= python3
 YES      ?=
@@ -69,8 +71,8 @@ cost-report: $(VENV_READY) ## what is there of ENV=ws-dev in TARGET=embedded|aws
 	@clusterbox costs report --environment $(call quote,$(ENV)) --target $(call quote,$(TARGET)) --format html \
 	  --output $(call quote,$(or $(OUTPUT),.clusterbox/costs/report.html))
 
-patch-day: setup slurm ## rehearse a whole patch day of ENV=ws-dev on this machine; the report's page goes to OUTPUT
-	@clusterbox rehearse patch-day $(call quote,$(ENV)) $(if $(OUTPUT),--output $(call quote,$(OUTPUT)))
+patch-day: setup slurm ## rehearse a patch day of CLUSTER=ws-eco-login (empty: all) of ENV=ws-dev on this machine; its page goes to OUTPUT
+	@clusterbox rehearse patch-day $(call quote,$(ENV)) $(if $(CLUSTER),--cluster $(call quote,$(CLUSTER))) $(if $(OUTPUT),--output $(call quote,$(OUTPUT)))
 
 patch-day-run: setup ## run a patch day of ENV=ws-dev on TARGET=embedded|aws, or go on with one that was cut off
 	@clusterbox patch-day run $(call quote,$(ENV)) --target $(call quote,$(TARGET)) $(YES_FLAG)

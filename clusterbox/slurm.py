@@ -94,6 +94,8 @@ class Slurm:
 
     environment: Mapping[str, str] = field(default_factory=dict)
     timeout_seconds: float = 60.0
+    # Where commands run that are given no folder, and with them jobs; None for the caller's own.
+    folder: Path | None = None
 
     def run(
         self,
@@ -107,6 +109,7 @@ class Slurm:
         Raises SlurmError when it is not installed, fails, or takes longer than the time-out.
         """
         limit = timeout_seconds or self.timeout_seconds
+        folder = folder or self.folder
         environment = _surroundings()
         if words[0] not in _PASSES_ENVIRONMENT_ON:
             # Times in UTC: local ones repeat an hour when summer time ends.

@@ -24,6 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     day.add_argument(
         "--output", type=Path, metavar="FILE", help="where the report goes (an HTML page)"
     )
+    day.add_argument(
+        "--cluster",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="rehearse with this cluster only; can be repeated (default: all)",
+    )
     day.set_defaults(run=_patch_day)
     parser.epilog = f"example: clusterbox {command} patch-day ws-dev"
 
@@ -41,7 +48,9 @@ def _patch_day(options: argparse.Namespace, root: Path) -> int:
 
     begin = time.monotonic()
     with progress.showing():
-        done = rehearse_patch_day(root, options.environment, folder, report, progress, show)
+        done = rehearse_patch_day(
+            root, options.environment, folder, report, progress, show, options.cluster
+        )
     for step, reason in done.outcome.failed.items():
         _tell(f"failed {step}: {reason}")
     if done.outcome.left:

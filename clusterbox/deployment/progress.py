@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from clusterbox import tracing
+
 
 @dataclass
 class Progress:
@@ -20,7 +22,8 @@ class Progress:
         self.started(name)
         start = time.monotonic()
         try:
-            yield
+            with tracing.span(name):
+                yield
         except BaseException:
             self.seconds[name] = time.monotonic() - start
             self.ended(name, "failed")

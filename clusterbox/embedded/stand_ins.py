@@ -39,7 +39,7 @@ def stand_ins() -> list[str]:
         "Every machine image id can be launched, whether it exists on AWS or not.",
         "AWS managed policies are taken on trust, whether they exist on AWS or not.",
         "CloudFormation's drift detection misses changes.",
-        "There are no FSx file systems, and no instance is a Spot instance.",
+        "There are no FSx file systems, and no Spot instance is ever taken back.",
         "CodeBuild projects are definitions: no build ever runs.",
         "Service quotas, prices, Spot interruptions and a lack of capacity do not exist.",
         "The partition is always aws: GovCloud and China regions get ARNs of the wrong partition.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from clusterbox.images.execute import Outcome
 from clusterbox.images.patch_day import PatchDay
 from clusterbox.images.plan import Options, Plan
 from clusterbox.images.report import render_html
-from clusterbox.rehearsal.copies import copy_site
+from clusterbox.rehearsal.copies import copy_site, keep_clusters
 from clusterbox.rehearsal.site import RehearsedSite, rehearse_site
 
 # Long enough to be at work when its queue is to be drained, short enough to watch.
@@ -38,12 +38,15 @@ def rehearse_patch_day(
     report: Path,
     progress: Progress,
     show_plan: Callable[[Plan], None],
+    clusters: Sequence[str] = (),
 ) -> Rehearsed:
     """Run a patch day in a copy of the repository at `folder`, and write its report.
 
-    Raises ClusterboxError where it could not be run; a step that fails is in the outcome.
+    `clusters` are those that are rehearsed with, by default all. Raises ClusterboxError where it
+    could not be run; a step that fails is in the outcome.
     """
     copy = copy_site(root, folder)
+    keep_clusters(copy, environment, clusters)
     try:
         with rehearse_site(copy, environment, progress) as site:
             return _run(site, report, progress, show_plan)
@@ -56,7 +59,8 @@ def _run(
 ) -> Rehearsed:
     cluster, queue = _first_queue(site)
     door = site.slurms[cluster].door
-    job = door.submit(f"sleep {JOB_SECONDS}", f"--partition={queue}", "--job-name=bystander")
+    words = (f"--partition={queue}", "--job-name=bystander", "--output=/dev/null")
+    job = door.submit(f"sleep {JOB_SECONDS}", *words)
     patch_day = PatchDay(site.root, site.environment, site.target, progress)
     plan = patch_day.plan(OPTIONS)
     show_plan(plan)

@@ -167,9 +167,10 @@ class _Client:
         assert words["OwnerIds"] == ["self"]
         return {
             "Snapshots": [
-                {"SnapshotId": name, "Tags": tags(**own)}
+                {"SnapshotId": name, "Tags": own_tags, "StartTime": name}
                 for name, own in self.account.snapshots.items()
-                if "clusterbox__retired" in own
+                for own_tags in [tags(**own)]
+                if all(_matches({"Tags": own_tags}, item) for item in words["Filters"])
             ]
         }
 

@@ -14,8 +14,9 @@ import pytest
 
 from clusterbox.errors import ClusterboxError
 from clusterbox.images.context import StepFailedError
+from clusterbox.images.fleet import RESERVATION
 from clusterbox.images.head_facts import Facts, compare_facts, parse_changes, parse_facts
-from clusterbox.images.head_node import RESERVATION, TAG_PATCHED, TAG_TYPE, check_memory, head
+from clusterbox.images.head_node import TAG_PATCHED, TAG_TYPE, check_memory, head
 from clusterbox.images.plan import Step
 from clusterbox.site.image_definitions import ImageDefinition, load_image_definition
 from tests.conftest import ROOT

@@ -216,6 +216,25 @@ def test_credentials_that_expire_during_the_wait_are_told() -> None:
     assert "sign in and run the command again" in fails(world)
 
 
+def test_machines_stand_in_the_group_of_images_and_in_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[Any] = []
+
+    def describe(_self: World, **words: Any) -> Any:
+        asked.append(words["Filters"])
+        return {"SecurityGroups": [{"GroupId": "sg-images"}]}
+
+    monkeypatch.setattr(World, "ec2_describe_security_groups", describe)
+    assert find_place(make_context(make_world()), COMPUTE).security_group_ids == ("sg-images",)
+    assert asked == [
+        [
+            {"Name": "tag:Environment", "Values": ["ws-dev"]},
+            {"Name": "tag:Name", "Values": ["ws-dev-images"]},
+        ]
+    ]
+
+
 def test_a_site_that_was_not_deployed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     world = make_world()
     monkeypatch.setattr(

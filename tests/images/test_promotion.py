@@ -214,6 +214,17 @@ def test_pins_that_a_rollout_took_away_do_not_come_back(context: Context) -> Non
     assert lock_of(context).pins == {}
 
 
+def test_the_record_says_what_was_locked_also_after_a_kill_in_between(context: Context) -> None:
+    def kill(_event: str, **_facts: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        promote(replace(context, note=kill), STEP)
+    notes: list[dict[str, Any]] = []
+    promote(replace(context, note=lambda _event, **facts: notes.append(facts)), STEP)
+    assert {"image": "compute", "locked": NEW, "before": small_site.LOCKED} in notes
+
+
 def test_the_record_says_what_was_locked(context: Context) -> None:
     notes: list[dict[str, Any]] = []
     promote(replace(context, note=lambda _event, **facts: notes.append(facts)), STEP)
@@ -284,7 +295,7 @@ def test_the_lock_is_proposed_where_a_platform_is_known(
 ) -> None:
     url = _promote(context, server)["merge_request"]
     assert url.endswith(("/pull/1", "/merge_requests/1"))
-    branch = server.git.files("patch-day/2026-11-22")
+    branch = server.git.files("patch-day/dev/2026-11-22")
     assert branch is not None
     assert branch[str(LOCK)] == (context.root / LOCK).read_text()
     (request,) = server.proposals
@@ -293,11 +304,28 @@ def test_the_lock_is_proposed_where_a_platform_is_known(
     assert f"| dev-eco | queue eco | `{small_site.LOCKED}` |" in request["body"]
 
 
+def test_runs_of_two_environments_on_one_day_have_branches_of_their_own(
+    context: Context, server: PlatformServer
+) -> None:
+    _promote(context, server)
+    other = context.environment.model_copy(update={"name": "other"})
+    lock = lock_of(context).environments["dev"]
+    (context.root / LOCK).write_text(render_lock(ImageLock(environments={"other": lock})))
+    propose_again(
+        replace(context, environment=other), variables=server.environment, clock=Time().clock()
+    )
+    branch = server.git.files("patch-day/dev/2026-11-22")
+    assert branch is not None
+    assert NEW in branch[str(LOCK)]
+    assert "\n  dev:\n" in branch[str(LOCK)]
+    assert len(server.proposals) == 2
+
+
 def test_a_second_call_finds_the_request(context: Context, server: PlatformServer) -> None:
     first = _promote(context, server)
     again = _promote(context, server)
     assert again == {"changed": [], "merge_request": first["merge_request"]}
-    assert len(server.git.history("patch-day/2026-11-22")) == 3
+    assert len(server.git.history("patch-day/dev/2026-11-22")) == 3
 
 
 def test_the_request_follows_the_pins_that_a_rollout_moves(
@@ -308,7 +336,7 @@ def test_the_request_follows_the_pins_that_a_rollout_moves(
     (context.root / LOCK).write_text(render_lock(lock))
     url = propose_again(context, variables=server.environment, clock=Time().clock())
     assert url == first
-    branch = server.git.files("patch-day/2026-11-22")
+    branch = server.git.files("patch-day/dev/2026-11-22")
     assert branch is not None
     assert branch[str(LOCK)] == render_lock(lock)
     assert "queue eco" not in server.proposals[0]["body"]

@@ -124,6 +124,43 @@ def test_the_report_says_what_was_patched(store: Store) -> None:
     assert "## Failures" not in text
 
 
+HEAD = {
+    "cluster": "dev-eco",
+    "instance": "i-00000001",
+    "snapshot": "snap-00000001",
+    "kernel_before": "6.1.140-1",
+    "kernel_after": "6.1.150-2",
+    "packages": {
+        "added": {"new": "1-1"},
+        "removed": {"gone": "3-1"},
+        "upgraded": {"openssl": ["1.0-1", "2.0-1"]},
+    },
+    "modules_gone": ["floppy"],
+}
+
+
+def test_patched_head_nodes_are_told_with_kernels_and_packages(store: Store) -> None:
+    write(store, [*RUN[:-1], event("done", 9, "head:dev-eco", seconds=1.0, result=HEAD)])
+    text = markdown(store)
+    assert (
+        "| dev-eco | 6.1.150-2 | 6.1.140-1 | 1 changed, 1 added, 1 removed | floppy | i-00000001 |"
+        in text
+    )
+    assert "### Head node of dev-eco: packages" in text
+    for row in ("| gone | 3-1 |  |", "| new |  | 1-1 |", "| openssl | 1.0-1 | 2.0-1 |"):
+        assert row in text
+    page = render_html(store, "2026-11-22")
+    assert "<h3>Head node of dev-eco</h3>" in page
+    assert "<td>6.1.140-1</td>" in page
+    assert "<td>openssl</td><td>1.0-1</td><td>2.0-1</td>" in page
+
+
+def test_a_head_node_that_was_left_out_is_not_told_as_patched(store: Store) -> None:
+    left = event("skipped", 9, "head:dev-eco", seconds=0.0, result={"skipped": "3 jobs run"})
+    write(store, [*RUN[:-1], left])
+    assert "## Head nodes" not in markdown(store)
+
+
 def test_the_image_before_is_found_in_the_record_that_made_it(store: Store) -> None:
     write_earlier(store, {**BEFORE, "ami": "ami-0000000e"})
     write(store, RUN)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -395,3 +396,41 @@ def test_the_record_names_what_went(
     notes: list[SimpleNamespace] = []
     run(tmp_path, account, site, note=lambda event, **facts: notes.append(SimpleNamespace(**facts)))
     assert [(note.retired, note.gib) for note in notes] == [(OLD, 45), (OLDEST, 45)]
+
+
+def test_snapshots_of_patched_head_nodes_go_but_for_the_last(
+    tmp_path: Path, account: RetireAccount, site: Environment
+) -> None:
+    for environment, cluster in (("dev", "one"), ("dev", "two"), ("other", "one")):
+        for day in range(1, 5):
+            account.snapshots[f"snap-{environment}-{cluster}-{day}"] = {
+                "clusterbox__run": f"2026-0{day}-01",
+                "parallelcluster__cluster-name": cluster,
+                "Environment": environment,
+            }
+    run(tmp_path, account, site, keep=1)
+    left = sorted(name for name, own in account.snapshots.items() if "clusterbox__run" in own)
+    assert left == [
+        *(f"snap-dev-{cluster}-{day}" for cluster in ("one", "two") for day in (3, 4)),
+        *(f"snap-other-one-{day}" for day in range(1, 5)),
+    ]
+
+
+def test_an_image_that_is_protected_against_deregistration_is_kept(
+    tmp_path: Path, account: RetireAccount, site: Environment
+) -> None:
+    protected = next(image for image in account.images if image["ImageId"] == OLDEST)
+    protected["DeregistrationProtection"] = "enabled-without-cooldown"
+    kept = run(tmp_path, account, site)["kept"]
+    assert kept[OLDEST] == "protected against deregistration (enabled-without-cooldown)"
+    assert OLDEST in account.amis()
+
+
+def test_an_image_that_was_never_locked_may_be_promoted_still(
+    tmp_path: Path, account: RetireAccount, site: Environment
+) -> None:
+    account.add("ami-000000f1", "2026-11-22", image="admin", verified="")
+    lock = tmp_path / "ami" / "images.lock.yaml"
+    lock.write_text(re.sub(r"(?m)^    admin: .*00000002.*\n", "", lock.read_text()))
+    why = find(tmp_path, account, site)["ami-000000f1"]
+    assert why == "the lock has none of it yet: this one may be promoted still"

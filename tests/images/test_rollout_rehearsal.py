@@ -22,8 +22,9 @@ from clusterbox.embedded.slurm import SlurmCluster
 from clusterbox.images.blue_green import replace as replace_cluster
 from clusterbox.images.context import Clock, Context, StepFailedError
 from clusterbox.images.doors import DOORS, Doors
+from clusterbox.images.fleet import RESERVATION
 from clusterbox.images.gate import gate
-from clusterbox.images.head_node import RESERVATION, TAG_PATCHED, head
+from clusterbox.images.head_node import TAG_PATCHED, head
 from clusterbox.images.live import fetch_live
 from clusterbox.images.login import login
 from clusterbox.images.plan import Options, Plan, Step

@@ -132,7 +132,8 @@ class SlurmCluster:
     @property
     def door(self) -> Slurm:
         """Slurm's commands against this cluster."""
-        return Slurm(self.environment)
+        # What jobs print is in the state folder, and goes with it.
+        return Slurm(self.environment, folder=self.folder if self.folder.is_dir() else None)
 
     def pids(self) -> list[int]:
         """Return the ids of all its processes: daemons, nodes, jobs."""
