@@ -18,6 +18,7 @@ from pathlib import Path
 
 from benchmarks.common import measure, tell, write_site
 from benchmarks.costs import COST_COLUMNS, measure_costs
+from benchmarks.observe import OBSERVE_COLUMNS, measure_observe
 from benchmarks.review import REVIEW_COLUMNS, measure_review
 from clusterbox.cli.tables import render_table
 from clusterbox.deployment.cdk import node, without_aws
@@ -116,6 +117,7 @@ def main() -> None:
     sys.stdout.write(render_table(synth, measure_synth(runs), "markdown") + "\n\n")
     sys.stdout.write(render_table(REVIEW_COLUMNS, measure_review(ROOT, runs), "markdown") + "\n\n")
     sys.stdout.write(render_table(COST_COLUMNS, measure_costs(ROOT, runs), "markdown") + "\n\n")
+    sys.stdout.write(render_table(OBSERVE_COLUMNS, measure_observe(runs), "markdown") + "\n\n")
     deployment = ("embedded account, site ws-dev", "seconds", "runs")
     sys.stdout.write(render_table(deployment, measure_deployment(runs), "markdown") + "\n")
 

@@ -15,11 +15,13 @@ import pytest
 from clusterbox.cli.main import COMMANDS, main
 from clusterbox.embedded.stand_ins import stand_ins
 from clusterbox.site import (
+    accounting,
     budgets,
     environment,
     hosting,
     image_definitions,
     images,
+    monitoring,
     network,
     patch_day,
     storage,
@@ -75,7 +77,17 @@ def _anchors(page: Path) -> set[str]:
 
 # Where the keys of a module's models are documented.
 MODELS = {
-    "docs/environments.md": (budgets, environment, hosting, images, network, patch_day, storage),
+    "docs/environments.md": (
+        accounting,
+        budgets,
+        environment,
+        hosting,
+        images,
+        monitoring,
+        network,
+        patch_day,
+        storage,
+    ),
     "docs/images.md": (image_definitions,),
 }
 

@@ -51,7 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
         default="api",
         help="AWS's query API, or an offer file that was downloaded (default: api)",
     )
-    refresh.add_argument("--file", type=Path, help="the offer file of --source bulk")
+    refresh.add_argument(
+        "--file",
+        type=Path,
+        nargs="+",
+        help="the offer files of --source bulk: AWS has one for each service",
+    )
     add_spot(refresh)
     for verb, run in ((show, _show), (refresh, _refresh)):
         verb.add_argument("--region", help="AWS region (default: that of the environments)")
@@ -243,9 +248,9 @@ def _refresh(options: argparse.Namespace, root: Path) -> int:
     if options.spot:
         return refresh_spot(options, root, region)
     if options.source == "bulk":
-        from clusterbox.costs.bulk_file import read_bulk_file
+        from clusterbox.costs.bulk_file import read_bulk_files
 
-        table = read_bulk_file(options.file, region)
+        table = read_bulk_files(options.file, region)
     else:
         import boto3
 

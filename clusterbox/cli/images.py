@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,9 +126,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     decide.add_argument("--keep", type=int, metavar="N", help="earlier images that retire keeps")
 
 
-def _options(options: argparse.Namespace, environment: Environment) -> Options:
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what the operator decides on the command line, by the name in Options."""
     from clusterbox.errors import InputError
-    from clusterbox.images.plan import Options
     from clusterbox.images.window import parse_window
 
     given: dict[str, Any] = {
@@ -143,8 +146,47 @@ def _options(options: argparse.Namespace, environment: Environment) -> Options:
         raise InputError(f"--keep must be 0 or more, not {options.keep}")
     if options.window is not None:
         parse_window(options.window)
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _options(options: argparse.Namespace, environment: Environment) -> Options:
+    from clusterbox.images.plan import Options
+
     own = environment.patch_day.options if environment.patch_day else {}
-    return Options(**{**own, **{key: value for key, value in given.items() if value is not None}})
+    return Options(**{**own, **_given(options)})
+
+
+def _go_on(plan: Plan, options: argparse.Namespace) -> Plan:
+    """Return the plan of a run that goes on, with what is decided otherwise for this call.
+
+    Raises InputError for what decided which steps there are: that cannot change any more.
+    """
+    from clusterbox.errors import InputError
+
+    given = _given(options)
+    other = {key: value for key, value in given.items() if value != getattr(plan.options, key)}
+    fixed = [f"--{key} {other[key]}" for key in ("canary", "head") if key in other]
+    if options.images and {*options.images} != {*_images(plan)}:
+        fixed.append(f"images {', '.join(options.images)}")
+    if fixed:
+        raise InputError(
+            f"the patch day {plan.run} has not ended, and its steps are decided without "
+            f"{' and '.join(fixed)}: go on with it, or give it up with `clusterbox images abandon "
+            f"{plan.environment}` and begin another one"
+        )
+    for key, value in other.items():
+        _tell(f"from here on {key} is {value}, which was {getattr(plan.options, key)}")
+    return replace(plan, options=replace(plan.options, **other))
+
+
+def _images(plan: Plan) -> list[str]:
+    """Return the images that a plan bakes or rolls back."""
+    import json
+
+    restored = [step.subject["images"] for step in plan.steps if step.action == "restore"]
+    return [image.image for image in plan.images] + [
+        key for text in restored for key in json.loads(text)
+    ]
 
 
 def _scaled(value: float | None, factor: float, flag: str) -> float | None:
@@ -228,13 +270,17 @@ def _run(options: argparse.Namespace, root: Path) -> int:
     current = patch_day.current()
     given = getattr(options, "plan", None)
     if given is not None:
+        if options.images or _given(options):
+            raise InputError(
+                "a plan has decided everything: --plan goes without images and decisions"
+            )
         try:
             plan = Plan.from_json(given.read_text(encoding="utf-8"))
         except UnicodeDecodeError as error:
             raise InputError(f"{given}: this is not a plan of a patch day") from error
     elif current is not None:
-        plan = current
-        _tell(f"going on with the patch day {plan.run}, planned {plan.created}")
+        _tell(f"going on with the {_what(current)} {current.run}, planned {current.created}")
+        plan = _go_on(current, options)
     elif options.action in ("run", "bake"):
         plan = patch_day.plan(_options(options, patch_day.environment), options.images)
     else:
@@ -264,15 +310,47 @@ def _execute(patch_day: PatchDay, plan: Plan, only: tuple[Action, ...] | None, w
     assert isinstance(progress, StepsProgress)  # noqa: S101 - made by _open
     progress.expected = {step.id: step.expected_seconds for step in plan.steps}
     try:
-        with progress.showing():
+        with _ended_like_interrupted(), progress.showing():
             outcome, record = patch_day.run(plan, only)
     except KeyboardInterrupt:
         _tell(f"interrupted; `clusterbox images run {plan.environment}` goes on with {plan.run}")
+        _tell_held(patch_day, plan.run)
         raise
     _tell_outcome(plan, outcome, record)
+    _tell_held(patch_day, plan.run)
     if whole or outcome.failed:
         _write_report(patch_day, plan)
     return 0 if not outcome.failed and not outcome.left else 1
+
+
+@contextmanager
+def _ended_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM, with which CI cancels a job, end what runs as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _tell_held(patch_day: PatchDay, run: str) -> None:
+    """Tell of clusters on which no job starts, which nobody would notice before users do."""
+    from clusterbox.images.fleet import RESERVATION
+    from clusterbox.images.record import find_held
+
+    # What this machine has recorded is enough, and is there when AWS does not answer.
+    for cluster in find_held(replace(patch_day.store, s3=None).read(run)):
+        _tell(
+            f"JOBS OF {cluster} ARE HELD since the patch of its head node began: go on with the run, "
+            f"or let them start with `scontrol delete ReservationName={RESERVATION}` on the head node"
+        )
 
 
 def _tell_outcome(plan: Plan, outcome: Outcome, record: Record) -> None:
@@ -292,10 +370,12 @@ def _tell_outcome(plan: Plan, outcome: Outcome, record: Record) -> None:
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
         name = plan.environment
-        _tell(
-            f"`clusterbox images run {name}` tries again from there; "
+        back = (
             f"`clusterbox images rollback {name}` goes back"
+            if {"promote", "restore"} & {*record.results}
+            else "no cluster was touched"
         )
+        _tell(f"`clusterbox images run {name}` tries again from there; {back}")
     if record.behind:
         _tell(record.behind)
 
@@ -318,9 +398,10 @@ def _rollback(options: argparse.Namespace, root: Path) -> int:
     patch_day = _open(options, root, progress)
     current = patch_day.current()
     if current is not None and any(step.action == "restore" for step in current.steps):
-        plan = current
-        _tell(f"going on with the rollback {plan.run}, planned {plan.created}")
+        _tell(f"going on with the rollback {current.run}, planned {current.created}")
+        plan = _go_on(current, options)
     else:
+        _refuse_unpromoted(patch_day, current)
         plan = patch_day.plan_rollback(_options(options, patch_day.environment), options.images)
         print_plan(plan, "table")
     question = f"Roll back in account {patch_day.environment.account}?"
@@ -330,11 +411,32 @@ def _rollback(options: argparse.Namespace, root: Path) -> int:
     if current is not None and current.run != plan.run:
         _tell(f"giving up the patch day {current.run}")
         patch_day.abandon("rolled back")
+        _tell_held(patch_day, current.run)
     return _execute(patch_day, plan, None, whole=True)
 
 
+def _what(plan: Plan) -> str:
+    is_rollback = any(step.action == "restore" for step in plan.steps)
+    return "rollback" if is_rollback else "patch day"
+
+
+def _refuse_unpromoted(patch_day: PatchDay, current: Plan | None) -> None:
+    """Raise InputError where a rollback would undo the patch day before the one under way."""
+    from clusterbox.errors import InputError
+    from clusterbox.images.record import done_results
+
+    if current is not None and "promote" not in done_results(patch_day.events(current.run)):
+        raise InputError(
+            f"the patch day {current.run} has not promoted an image, so that there is nothing of it "
+            "to roll back. To go back behind the one before it, give it up first: `clusterbox images "
+            f"abandon {current.environment}`"
+        )
+
+
 def _abandon(options: argparse.Namespace, root: Path) -> int:
-    run = _open(options, root, StepsProgress()).abandon()
+    patch_day = _open(options, root, StepsProgress())
+    run = patch_day.abandon()
+    _tell_held(patch_day, run)
     _tell(f"{run} is given up; what it did stays as it is: `clusterbox images status` shows it")
     return 0
 

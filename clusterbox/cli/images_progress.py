@@ -1,7 +1,8 @@
-"""Show the steps of a patch day: several run at once. Live on a terminal, one line a step in a pipe."""
+"""Show the steps of a patch day: several run at once. Live on a terminal, line by line in a pipe."""
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import time
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table
 
+_FIGURES = re.compile(r"\d+")
+# A pipe is told the same with other figures after this time.
+_QUIET_SECONDS = 300.0
 _MARKS = {"done": "✓", "failed": "✗"}
 
 
@@ -24,6 +28,9 @@ class _Running:
     since: float
     expected: float | None
     note: str = ""
+    # What a pipe has been told last: the note without its figures, and when.
+    told: str = ""
+    told_at: float = 0.0
 
 
 @dataclass
@@ -81,19 +88,34 @@ class StepsProgress(Progress):
         with self._lock:
             self._running.pop(name, None)
             line = f"{_MARKS.get(state, '·')} {name:<28} {show_seconds(self.seconds[name]):>8}"
-            if self._live is not None:
-                self._live.console.print(line, highlight=False, markup=False)
-            else:
-                self.stream.write(line + "\n")
-                self.stream.flush()
+            self._write(line)
 
     def note(self, text: str) -> None:
-        """Show the last thing that a step said; a pipe stays quiet."""
+        """Show the last thing that a step said; a pipe gets a line where something new is said.
+
+        Where only figures change, such as the time that a job has left, it gets one now and then.
+        """
         stack = self._stack()
-        if stack:
-            with self._lock:
-                if (running := self._running.get(stack[0])) is not None:
-                    running.note = " ".join(text.split())
+        line = " ".join(text.split())
+        with self._lock:
+            running = self._running.get(stack[0]) if stack else None
+            if running is None:
+                self._write(f"· {line}")
+                return
+            running.note = line
+            if self._live is not None or len(stack) > 1:
+                return
+            shape, now = _FIGURES.sub("", line), time.monotonic()
+            if shape != running.told or now - running.told_at >= _QUIET_SECONDS:
+                running.told, running.told_at = shape, now
+                self._write(f"· {stack[0]}: {line}")
+
+    def _write(self, line: str) -> None:
+        if self._live is not None:
+            self._live.console.print(line, highlight=False, markup=False)
+        else:
+            self.stream.write(line + "\n")
+            self.stream.flush()
 
     def _stack(self) -> list[str]:
         """Return the steps of this thread, the outer one first."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from clusterbox.errors import ClusterboxError, InputError
+from clusterbox.tracing import run_traced
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -31,6 +33,8 @@ COMMANDS = {
     "patch-day": ("images", "the same as images"),
     "rehearse": ("rehearse", "whole days of a site on this machine, with real Slurms"),
     "observe": ("observe", "exporters, dashboards, alert rules and tables of what clusters do"),
+    "logs": ("logs", "logs of a cluster, of a node or of a job, from CloudWatch"),
+    "diagnose": ("logs", "explain what is wrong with a cluster, and say the next step"),
     "embedded": ("embedded", "AWS accounts and Slurm clusters on this machine"),
 }
 
@@ -60,7 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(words)
     try:
         root = _root_of(options)
-        code: int = options.run(options, root)
+        code = run_traced(
+            options.command,
+            _attributes(options),
+            os.environ,
+            lambda: options.run(options, root),
+        )
     except InputError as error:
         return _complain(error, EXIT_BAD_INPUT)
     except ClusterboxError as error:
@@ -104,6 +113,13 @@ def _root_of(options: argparse.Namespace) -> Path | None:
         if options.root is None and not getattr(options, "needs_root", True):
             return None
         raise
+
+
+def _attributes(options: argparse.Namespace) -> dict[str, str]:
+    """Return what a trace says of the command; other arguments may be secrets or files."""
+    words = vars(options)
+    told = ("command", "action", "environment", "cluster", "target")
+    return {f"clusterbox.{name}": word for name in told if isinstance(word := words.get(name), str)}
 
 
 def _complain(error: ClusterboxError, code: int) -> int:

@@ -8,6 +8,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clusterbox.cli.observe_containers import add_containers
+from clusterbox.cli.observe_cost import add_cost
+from clusterbox.cli.observe_dashboards import add_dashboards
+from clusterbox.cli.observe_show import add_show
+from clusterbox.cli.observe_site import add_config, add_site
+
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
@@ -26,10 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
         help="slurmctld is asked no more often than this (default: 15)",
     )
     slurm.add_argument(
-        "--command-seconds",
+        "--timeout-seconds",
         type=float,
-        default=10.0,
-        help="time that one command of Slurm may take (default: 10)",
+        default=8.0,
+        help="time that slurmctld has to answer (default: 8, less than Prometheus waits)",
     )
     slurm.add_argument(
         "--most-users", type=int, default=500, help="users and accounts told by name (default: 500)"
@@ -39,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     )
     slurm.epilog = f"example: clusterbox {command} exporter slurm --once"
     slurm.set_defaults(run=_slurm, needs_root=False)
+    add_cost(kinds, command)
+    add_containers(kinds, command)
+    add_site(kinds, command)
+    add_config(actions, command)
+    add_dashboards(actions, command)
+    add_show(actions, command)
     parser.epilog = f"example: clusterbox {command} exporter slurm --listen 127.0.0.1:9341"
 
 
@@ -52,10 +64,11 @@ def add_serving(parser: argparse.ArgumentParser, address: str) -> None:
 
 def _slurm(options: argparse.Namespace, _root: Path | None) -> int:
     from clusterbox.errors import InputError
+    from clusterbox.observe.heartbeat import HeartbeatCollector
     from clusterbox.observe.slurm_collector import SlurmCollector
     from clusterbox.slurm import Slurm
 
-    for flag in ("refresh_seconds", "command_seconds", "most_users"):
+    for flag in ("refresh_seconds", "timeout_seconds", "most_users"):
         if getattr(options, flag) <= 0:
             raise InputError(f"--{flag.replace('_', '-')} must be more than 0")
     environment = {}
@@ -66,20 +79,25 @@ def _slurm(options: argparse.Namespace, _root: Path | None) -> int:
     collector = SlurmCollector(
         Slurm(environment),
         refresh_seconds=options.refresh_seconds,
-        command_seconds=options.command_seconds,
+        timeout_seconds=options.timeout_seconds,
         most_labels=options.most_users,
     )
-    return run_exporter(options, collector)
+    if options.once:
+        collector.poll()
+    else:
+        collector.start()
+    return run_exporter(options, collector, HeartbeatCollector())
 
 
-def run_exporter(options: argparse.Namespace, collector: Collector) -> int:
-    """Serve a collector, or print one scrape of it."""
+def run_exporter(options: argparse.Namespace, *collectors: Collector) -> int:
+    """Serve collectors, or print one scrape of them."""
     from prometheus_client import CollectorRegistry, generate_latest
 
     from clusterbox.observe.serve import MetricsServer, parse_listen, serve
 
     registry = CollectorRegistry()
-    registry.register(collector)
+    for collector in collectors:
+        registry.register(collector)
     if options.once:
         sys.stdout.write(generate_latest(registry).decode())
         return 0

@@ -79,6 +79,8 @@ def _deploy(options: argparse.Namespace, root: Path) -> int:
             f"stack {stack} still stands though the environment has no section for it any more; if "
             f"nothing of it is needed: `aws cloudformation delete-stack --stack-name {stack}`"
         )
+    for warning in done.warnings:
+        _tell(warning)
     if not done.is_unchanged:
         _tell_stand_ins(options.target)
     _tell_times(site)

@@ -29,14 +29,14 @@ def _gauges(prefix: str, helps: dict[str, str], *labels: str) -> list[Metric]:
 _CPU_STATES = {
     "alloc": "CPUs that jobs have",
     "idle": "CPUs that jobs could have now or after a power-up",
-    "other": "CPUs of nodes that take no jobs: down, drained, reserved for maintenance",
+    "other": "CPUs of nodes that are down or drained, and that jobs do not have",
     "total": "all CPUs",
 }
 _NODE_STATES = {
     "alloc": "nodes of which jobs have every CPU",
     "comp": "nodes on which jobs are completing",
     "down": "nodes that are down",
-    "drain": "nodes that are draining or drained",
+    "drain": "nodes that are draining or drained, down ones included",
     "err": "nodes in state ERROR",
     "fail": "nodes in state FAIL",
     "idle": "nodes without jobs, powered down ones included",
@@ -45,7 +45,7 @@ _NODE_STATES = {
     "resv": "nodes in another reservation",
 }
 _QUEUE = {
-    "pending": "jobs that wait, for anything but a dependency; tasks of arrays each count",
+    "pending": "jobs that wait, also those for a dependency; tasks of arrays each count",
     "pending_dependency": "jobs that wait for other jobs",
     "running": "jobs that run",
     "suspended": "jobs that are suspended",
@@ -117,13 +117,13 @@ SLURM = (
     Metric(
         "slurm_partition_nodes",
         "gauge",
-        "nodes of a partition by state, power saving included",
+        "nodes of a partition by state; one that is well and saves power is told as that",
         ("partition", "state"),
     ),
     Metric(
         "slurm_compute_resource_nodes",
         "gauge",
-        "nodes of a ParallelCluster compute resource by state, power saving included",
+        "nodes of a ParallelCluster compute resource by state, as slurm_partition_nodes",
         ("partition", "compute_resource", "state"),
     ),
     Metric(
@@ -172,7 +172,7 @@ SLURM = (
     Metric(
         "slurm_memory_used_bytes",
         "gauge",
-        "memory in use on nodes that are up, as slurmd tells of it",
+        "memory that is not free on nodes that are up, caches of files included",
         ("partition",),
     ),
     Metric("slurm_licenses_total", "gauge", "licences that there are", ("license",)),
@@ -228,4 +228,180 @@ EXPORTER = (
         "slurm_exporter_labels_dropped", "gauge", "users or accounts told as `other`", ("kind",)
     ),
 )
-METRICS: dict[str, Metric] = {each.name: each for each in (*GO_EXPORTER, *SLURM, *EXPORTER)}
+_SPENT = ("cluster", "component", "queue", "purchase_option")
+COST = (
+    Metric(
+        "clusterbox_cost_up",
+        "gauge",
+        "1 where the figures of a cluster's cost are no older than 3 refreshes",
+        ("cluster",),
+    ),
+    Metric(
+        "clusterbox_cost_age_seconds",
+        "gauge",
+        "age of the figures of a cluster's cost",
+        ("cluster",),
+    ),
+    Metric(
+        "clusterbox_cost_refreshes_total",
+        "counter",
+        "times that a cluster's EC2 and Slurm were asked, by what came of it",
+        ("cluster", "result"),
+    ),
+    Metric(
+        "clusterbox_cost_accounting",
+        "gauge",
+        "1 where jobs are told from idle nodes by Slurm's accounting, 0 where EC2 alone is asked",
+        ("cluster",),
+    ),
+    Metric(
+        "clusterbox_cost_usd_per_hour",
+        "gauge",
+        "USD an hour that a cluster costs now, as far as there are prices",
+        _SPENT,
+    ),
+    Metric(
+        "clusterbox_cost_month_usd",
+        "gauge",
+        "USD that a cluster has cost since the month began, as far as there are prices",
+        _SPENT,
+    ),
+    Metric(
+        "clusterbox_cost_unknown",
+        "gauge",
+        "machines, disks and jobs' nodes that are used now and have no price",
+        _SPENT,
+    ),
+    Metric(
+        "clusterbox_cost_unknown_seconds",
+        "gauge",
+        "time of use since the month began that has no price",
+        _SPENT,
+    ),
+    Metric("clusterbox_budget_usd", "gauge", "budget of a cluster a month", ("cluster",)),
+    Metric(
+        "clusterbox_budget_spent_usd",
+        "gauge",
+        "USD that a cluster has cost since the month began",
+        ("cluster",),
+    ),
+    Metric(
+        "clusterbox_budget_remaining_usd",
+        "gauge",
+        "what is left of a cluster's budget; negative when it is spent",
+        ("cluster",),
+    ),
+    Metric(
+        "clusterbox_budget_forecast_usd",
+        "gauge",
+        "USD that a cluster costs this month if it goes on as in the last 7 days",
+        ("cluster",),
+    ),
+    Metric(
+        "clusterbox_price_age_seconds",
+        "gauge",
+        "age of the prices that are used: on-demand, services, spot",
+        ("region", "prices"),
+    ),
+)
+_CONTAINER = ("engine", "container", "image", "job", "user")
+CONTAINERS = (
+    Metric(
+        "clusterbox_container_engine_up",
+        "gauge",
+        "1 where the containers of an engine could be read",
+        ("engine",),
+    ),
+    Metric("clusterbox_containers", "gauge", "containers that run", ("engine",)),
+    Metric(
+        "clusterbox_containers_left_out",
+        "gauge",
+        "containers that run and have no series, because there are too many",
+        ("engine",),
+    ),
+    Metric(
+        "clusterbox_container_cpu_seconds_total",
+        "counter",
+        "CPU time that a container used",
+        _CONTAINER,
+    ),
+    Metric(
+        "clusterbox_container_memory_bytes",
+        "gauge",
+        "memory of a container, without cached files that could be dropped",
+        _CONTAINER,
+    ),
+    Metric(
+        "clusterbox_container_memory_limit_bytes",
+        "gauge",
+        "memory that a container may have, where it has a limit",
+        _CONTAINER,
+    ),
+    Metric(
+        "clusterbox_container_io_read_bytes_total",
+        "counter",
+        "bytes that a container read from disks, where the kernel counts them",
+        _CONTAINER,
+    ),
+    Metric(
+        "clusterbox_container_io_write_bytes_total",
+        "counter",
+        "bytes that a container wrote to disks, where the kernel counts them",
+        _CONTAINER,
+    ),
+    Metric("clusterbox_container_processes", "gauge", "processes of a container", _CONTAINER),
+    Metric(
+        "clusterbox_container_refresh_seconds",
+        "gauge",
+        "time that reading the containers of an engine took",
+        ("engine",),
+    ),
+)
+SITE = (
+    Metric(
+        "clusterbox_daemon_heartbeat_timestamp_seconds",
+        "gauge",
+        "when a daemon of ParallelCluster last said that it lives, in seconds since 1970",
+        ("daemon",),
+    ),
+    Metric(
+        "clusterbox_site_source_up",
+        "gauge",
+        "1 where the figures of a source are no older than 3 refreshes",
+        ("source",),
+    ),
+    Metric("clusterbox_image_age_seconds", "gauge", "age of a locked image", ("image",)),
+    Metric(
+        "clusterbox_backup_age_seconds",
+        "gauge",
+        "age of the last backup of a file system",
+        ("resource",),
+    ),
+    Metric(
+        "clusterbox_backup_missing",
+        "gauge",
+        "1 where a file system that is backed up has no backup yet",
+        ("resource",),
+    ),
+    Metric(
+        "clusterbox_certificate_expiry_timestamp_seconds",
+        "gauge",
+        "when a certificate of ACM expires, in seconds since 1970",
+        ("domain",),
+    ),
+    Metric(
+        "clusterbox_efs_burst_credit_bytes",
+        "gauge",
+        "burst credits of a file system whose throughput is bursting",
+        ("file_system",),
+    ),
+    Metric(
+        "clusterbox_efs_io_limit_ratio",
+        "gauge",
+        "how near a general purpose file system is to its limit of operations, 0 to 1",
+        ("file_system",),
+    ),
+)
+METRICS: dict[str, Metric] = {
+    each.name: each for each in (*GO_EXPORTER, *SLURM, *EXPORTER, *COST, *CONTAINERS, *SITE)
+}

@@ -22,8 +22,9 @@ class Refreshed(Generic[Answer]):
     ask: Callable[[], Answer]
     seconds: float
     clock: Callable[[], float] = time.monotonic
-    # How often the source was asked.
+    # How often the source was asked, and how often that has ended.
     count: int = 0
+    _ended: int = 0
     _answer: Answer | None = None
     _failure: Exception | None = None
     _at: float | None = None
@@ -31,23 +32,31 @@ class Refreshed(Generic[Answer]):
 
     def get(self) -> Answer:
         """Return the answer; raises what asking for it raised."""
+        ended = self._ended
         with self._lock:
-            now = self.clock()
-            # A clock that went back makes the answer's age unknown.
-            if self._at is None or not 0 <= now - self._at < self.seconds:
-                self._renew(now)
+            # One that has ended while we waited is ours too, however long it took.
+            if ended == self._ended and self._is_old():
+                self._renew()
             if self._failure is not None:
-                raise self._failure
+                # Each raise would add its frames to those of the last one.
+                raise self._failure.with_traceback(None)
             assert self._answer is not None  # noqa: S101 - one of both is set
             return self._answer
 
-    def _renew(self, now: float) -> None:
+    def _is_old(self) -> bool:
+        # A clock that went back makes the answer's age unknown.
+        return self._at is None or not 0 <= self.clock() - self._at < self.seconds
+
+    def _renew(self) -> None:
         self.count += 1
+        # From its start: a slow source is not asked more seldom than it must.
+        self._at = self.clock()
         self._answer, self._failure = None, None
         try:
             self._answer = self.ask()
         except Exception as error:
-            # Without its frames: they would hold what was read.
-            self._failure = error.with_traceback(None)
-        # From its start: a slow source is not asked more seldom than it must.
-        self._at = now
+            # Without what led to it: its frames would hold what was read.
+            error.__cause__ = error.__context__ = None
+            self._failure = error
+        finally:
+            self._ended += 1

@@ -12,9 +12,11 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from clusterbox.errors import InputError
+from clusterbox.observe.refresh import Refreshed
 
 # A scraper that connects and says nothing does not hold a thread for ever.
 _REQUEST_SECONDS = 30.0
+_SHARED_SECONDS = 1.0
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -62,6 +64,18 @@ def serve(server: MetricsServer, ready: Callable[[int], None]) -> None:
 
 
 def _handler(registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
+    # Many scrapers at the same moment get one text: writing it takes longer than sending it.
+    texts: dict[str, Refreshed[bytes]] = {}
+    lock = threading.Lock()
+
+    def render(accept: str) -> tuple[bytes, str]:
+        encode, content_type = choose_encoder(accept)
+        with lock:
+            text = texts.setdefault(
+                content_type, Refreshed(lambda: encode(registry), _SHARED_SECONDS)
+            )
+        return text.get(), content_type
+
     class Handler(BaseHTTPRequestHandler):
         timeout = _REQUEST_SECONDS
 
@@ -69,9 +83,8 @@ def _handler(registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
             if self.path.split("?")[0] != "/metrics":
                 self._answer(404, "text/plain", b"metrics are at /metrics\n")
                 return
-            encode, content_type = choose_encoder(self.headers.get("Accept", ""))
             try:
-                body = encode(registry)
+                body, content_type = render(self.headers.get("Accept", ""))
             except Exception as error:
                 # A scrape that fails must be seen as such, and say why.
                 self._answer(500, "text/plain", f"{type(error).__name__}: {error}\n".encode())

@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 
+from clusterbox.observe.slurm_reader import SEPARATOR
 from clusterbox.observe.slurm_states import JOB_STATES
 from clusterbox.slurm import Slurm, SlurmError, parse_key_values
 
-_COLUMNS = "JobID,User,Partition,State,End,ElapsedRaw,AllocCPUS,TotalCPU"
+_COLUMNS = ("JobID", "User", "Partition", "State", "End", "ElapsedRaw", "AllocCPUS", "TotalCPU")
 _DURATION = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)(?:\.(\d+))?")
 _ENDED = "BF,CA,CD,DL,F,NF,OOM,PR,TO"
+# Who is not told by name.
+OTHER = "other"
 # slurmdbd writes ends in batches; a job that it learned of late is looked for this long.
 _LATE_SECONDS = 600
 
@@ -26,61 +30,89 @@ class Licence:
     free: int
 
 
-@dataclass
+@dataclass(frozen=True)
+class Ended:
+    """Counters of ended jobs: by partition and state, and CPU seconds by partition and user."""
+
+    by_state: Mapping[tuple[str, str], int]
+    used_seconds: Mapping[tuple[str, str], float]
+    allocated_seconds: Mapping[tuple[str, str], float]
+    unknown_states: int
+
+
 class EndedJobs:
-    """Counters of ended jobs since the exporter started; each job counts once."""
+    """Counts jobs that ended since it was made; each counts once.
 
-    by_state: Counter[tuple[str, str]] = field(default_factory=Counter)
-    used_seconds: dict[tuple[str, str], float] = field(default_factory=dict)
-    allocated_seconds: dict[tuple[str, str], float] = field(default_factory=dict)
-    unknown: int = 0
-    _since: int = field(default_factory=lambda: int(time.time()))
-    _seen: dict[str, int] = field(default_factory=dict)
+    The first `most_users` users are told by name, and those who come later as `other`: a counter
+    must not change its name.
+    """
 
-    def read(self, slurm: Slurm, timeout_seconds: float) -> None:
-        """Add the jobs that ended since the last time; raises SlurmError without accounting."""
+    def __init__(self, most_users: int) -> None:
+        """Count from now on: what ended before is in the accounting database."""
+        self._begun = self._since = int(time.time())
+        self._most_users = most_users
+        self._users: set[str] = set()
+        self._seen: dict[tuple[str, int], None] = {}
+        self._by_state: Counter[tuple[str, str]] = Counter()
+        self._used: dict[tuple[str, str], float] = {}
+        self._allocated: dict[tuple[str, str], float] = {}
+        self._unknown = 0
+
+    def read(self, slurm: Slurm, timeout_seconds: float) -> Ended:
+        """Add the jobs that ended since the last time, and return the sums.
+
+        Raises SlurmError without accounting, and ValueError for what sacct would not print.
+        """
         now = int(time.time())
+        # After a clock that was ahead has been set back, its time does not count.
+        self._begun, self._since = min(self._begun, now), min(self._since, now)
         start = max(self._since - _LATE_SECONDS, 0)
-        words = ("sacct", "--allusers", "--allocations", "--duplicates", "--noheader")
+        # Steps are asked for because their CPU time is what a job's is made of.
         text = slurm.run(
-            *words,
-            "--parsable2",
-            f"--format={_COLUMNS}",
+            *("sacct", "--allusers", "--duplicates", "--noheader", "--parsable2"),
+            f"--delimiter={SEPARATOR}",
+            f"--format={','.join(_COLUMNS)}",
             f"--state={_ENDED}",
             f"--starttime={_time(start)}",
             f"--endtime={_time(now + 1)}",
             timeout_seconds=timeout_seconds,
         )
-        for line in text.splitlines():
-            cells = line.split("|")
-            if len(cells) != 8:
+        for line in text.split("\n"):
+            if not line:
+                continue
+            cells = line.split(SEPARATOR)
+            if len(cells) != len(_COLUMNS):
                 raise SlurmError(f"sacct printed a line of {len(cells)} columns: {line[:120]!r}")
             self._add(cells)
         # What ended before cannot be listed any more.
-        self._seen = {key: end for key, end in self._seen.items() if end >= start}
+        self._seen = {key: None for key in self._seen if key[1] >= start}
         self._since = now
+        return Ended(dict(self._by_state), dict(self._used), dict(self._allocated), self._unknown)
 
     def _add(self, cells: list[str]) -> None:
         ident, user, partition, words, end, elapsed, cpus, used = cells
-        key = f"{ident} {end}"
-        if not end.isdigit() or key in self._seen:
+        # Of a short job the end is in the database some seconds before its partition.
+        if "." in ident or not partition or not end.isdigit():
             return
-        self._seen[key] = int(end)
-        if int(end) < self._begun:
+        key = (ident, int(end))
+        if key in self._seen or int(end) < self._begun:
             return
+        self._seen[key] = None
         state = words.split(" ")[0]
         if state not in JOB_STATES:
-            self.unknown += 1
+            self._unknown += 1
             state = "OTHER"
-        self.by_state[partition, state] += 1
-        who = (partition, user)
+        self._by_state[partition, state] += 1
+        who = (partition, self._name(user))
         had = int(elapsed or 0) * int(cpus or 0)
-        self.allocated_seconds[who] = self.allocated_seconds.get(who, 0.0) + had
-        self.used_seconds[who] = self.used_seconds.get(who, 0.0) + parse_duration(used)
+        self._allocated[who] = self._allocated.get(who, 0.0) + had
+        self._used[who] = self._used.get(who, 0.0) + parse_duration(used)
 
-    def __post_init__(self) -> None:
-        """Count from now on: what ended before is in the accounting database."""
-        self._begun = self._since
+    def _name(self, user: str) -> str:
+        if user not in self._users and len(self._users) >= self._most_users:
+            return OTHER
+        self._users.add(user)
+        return user
 
 
 @dataclass(frozen=True)
@@ -97,6 +129,8 @@ def read_slow(slurm: Slurm, timeout_seconds: float) -> Slow:
         "scontrol", "show", "partitions", "--all", "--oneliner", timeout_seconds=timeout_seconds
     )
     records = [parse_key_values(line) for line in text.splitlines() if "PartitionName=" in line]
+    if not records:
+        raise SlurmError(f"scontrol listed no partitions: {text[:120]!r}")
     inactive = {r["PartitionName"]: r.get("State", "") == "INACTIVE" for r in records}
     listed = slurm.run(
         "scontrol", "show", "licenses", "--oneliner", timeout_seconds=timeout_seconds

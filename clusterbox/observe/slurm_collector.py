@@ -1,7 +1,8 @@
-"""Slurm as Prometheus metrics: what the three commands of a refresh told, and what is asked seldom."""
+"""Slurm as Prometheus metrics: what the three commands of a refresh told, and of the slower poll."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,7 +16,7 @@ from prometheus_client.registry import Collector
 from clusterbox.errors import ClusterboxError
 from clusterbox.observe.metrics import METRICS
 from clusterbox.observe.refresh import Refreshed
-from clusterbox.observe.slurm_accounting import EndedJobs, Slow, read_slow
+from clusterbox.observe.slurm_accounting import OTHER, Ended, EndedJobs, Slow, read_slow
 from clusterbox.observe.slurm_reader import (
     COMMANDS,
     Job,
@@ -28,12 +29,17 @@ from clusterbox.slurm import Slurm
 
 # slurmctld is asked no more often, however many scrapers there are.
 REFRESH_SECONDS = 15.0
-SLOW_SECONDS = 60.0
-COMMAND_SECONDS = 10.0
+# Less than the 10 s after which Prometheus gives a scrape up by default.
+TIMEOUT_SECONDS = 8.0
 MOST_LABELS = 500
+# What changes seldom is asked for beside the scrapes, which do not wait for it.
+_POLL_SECONDS = 60.0
+_POLL_COMMAND_SECONDS = 30.0
+# Without a poll for that long, what the last one said is not told any more.
+_POLL_AGE_SECONDS = 3 * _POLL_SECONDS
+_MOST_REASONS = 50
 # From a warm node to a day in the queue.
 _WAIT_BUCKETS = (10, 30, 60, 120, 300, 600, 1800, 3600, 4 * 3600, 12 * 3600, 24 * 3600)
-_OTHER = "other"
 # The Go exporter's names of states of jobs.
 _QUEUE = {
     "cancelled": "CANCELLED",
@@ -109,54 +115,100 @@ class WaitTimes:
         return family
 
 
+@dataclass(frozen=True)
+class Poll:
+    """What the slower poll said, at a monotonic time; None is what could not be had."""
+
+    at: float
+    slow: Slow | None
+    ended: Ended | None
+
+
 class SlurmCollector(Collector):
-    """Everything about one Slurm; scrapes at the same time share one refresh."""
+    """Everything about one Slurm; scrapes at the same time share one refresh.
+
+    `poll()` once, or `start()` to poll in the background, adds what is asked more seldom.
+    """
 
     def __init__(
         self,
         slurm: Slurm,
         *,
         refresh_seconds: float = REFRESH_SECONDS,
-        slow_seconds: float = SLOW_SECONDS,
-        command_seconds: float = COMMAND_SECONDS,
+        timeout_seconds: float = TIMEOUT_SECONDS,
         most_labels: int = MOST_LABELS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`most_labels` are the users, and accounts, told by name; the rest is told as `other`."""
+        """`timeout_seconds`: of the three commands together.
+
+        `most_labels` are the users, and accounts, told by name; the rest is told as `other`.
+        """
         self._slurm = slurm
-        self._command_seconds = command_seconds
+        self._timeout_seconds = timeout_seconds
         self._most_labels = most_labels
-        self._waits = WaitTimes(time.time())
-        self._ended = EndedJobs()
+        self._clock = clock
+        # Slurm tells of whole seconds.
+        self._waits = WaitTimes(int(time.time()))
+        self._waits_lock = threading.Lock()
+        self._ended = EndedJobs(most_labels)
+        self._poll: Poll | None = None
         self._failures: Counter[str] = Counter()
         self._seconds: dict[str, float] = {}
         self._unknown: Counter[str] = Counter()
         self.snapshots = Refreshed(self._refresh, refresh_seconds, clock)
-        self._slow = Refreshed(self._refresh_slow, slow_seconds, clock)
-        self._accounting = Refreshed(self._refresh_accounting, slow_seconds, clock)
 
     def describe(self) -> Iterable[Family]:
         """Return nothing: registering must not ask slurmctld."""
         return []
 
     def collect(self) -> Iterator[Family]:
-        """Yield all metrics; where slurmctld does not answer, only that, and the exporter's own."""
+        """Yield all metrics; where slurmctld does not answer, those that do not come from it."""
         try:
-            snapshot = self.snapshots.get()
+            snapshot: Snapshot | None = self.snapshots.get()
         except ClusterboxError:
-            yield _gauge("slurm_up", 0)
-            yield from self._own(None)
-            return
-        yield _gauge("slurm_up", 1)
-        yield from _nodes(snapshot)
-        yield from self._jobs(snapshot)
-        yield from _scheduler(snapshot.scheduler)
-        yield from self._seldom()
+            snapshot = None
+        yield _gauge("slurm_up", snapshot is not None)
+        if snapshot is not None:
+            yield from _nodes(snapshot)
+            yield from self._jobs(snapshot)
+            yield from _scheduler(snapshot.scheduler)
+        poll = self._poll
+        if poll is not None and self._clock() - poll.at < _POLL_AGE_SECONDS:
+            if snapshot is not None and poll.slow is not None:
+                yield from _slow(poll.slow)
+            yield _gauge("slurm_accounting_up", poll.ended is not None)
+            if poll.ended is not None:
+                yield from _ended(poll.ended)
         yield from self._own(snapshot)
+
+    def poll(self) -> None:
+        """Ask for what changes seldom: partitions, licences, ended jobs."""
+        at = self._clock()
+        slow = ended = None
+        environment = {**self._slurm.environment, "SLURM_TIME_FORMAT": "%s"}
+        try:
+            slow = read_slow(self._slurm, _POLL_COMMAND_SECONDS)
+        except (ClusterboxError, ValueError, OSError):
+            self._failures["partitions"] += 1
+        try:
+            ended = self._ended.read(Slurm(environment), _POLL_COMMAND_SECONDS)
+        except (ClusterboxError, ValueError, OSError):
+            self._failures["accounting"] += 1
+        self._poll = Poll(at, slow, ended)
+
+    def start(self) -> None:
+        """Poll now and from then on each minute, until the process ends."""
+
+        def run() -> None:
+            while True:
+                self.poll()
+                time.sleep(_POLL_SECONDS)
+
+        threading.Thread(target=run, name="poll", daemon=True).start()
 
     def _refresh(self) -> Snapshot:
         try:
-            snapshot = read_snapshot(self._slurm, self._command_seconds)
+            snapshot = read_snapshot(self._slurm, self._timeout_seconds)
         except RefreshError as error:
             self._failures[error.command] += 1
             self._seconds = dict(error.seconds)
@@ -164,26 +216,9 @@ class SlurmCollector(Collector):
         self._seconds = dict(snapshot.seconds)
         self._unknown["node"] += snapshot.nodes.unknown
         self._unknown["job"] += snapshot.jobs.unknown
-        self._waits.add(snapshot.jobs.started)
+        with self._waits_lock:
+            self._waits.add(snapshot.jobs.started)
         return snapshot
-
-    def _refresh_slow(self) -> Slow:
-        try:
-            return read_slow(self._slurm, self._command_seconds)
-        except ClusterboxError:
-            self._failures["slow"] += 1
-            raise
-
-    def _refresh_accounting(self) -> bool:
-        door = Slurm(
-            {**self._slurm.environment, "SLURM_TIME_FORMAT": "%s"}, self._slurm.timeout_seconds
-        )
-        try:
-            self._ended.read(door, self._command_seconds)
-        except (ClusterboxError, ValueError):
-            self._failures["accounting"] += 1
-            return False
-        return True
 
     def _jobs(self, snapshot: Snapshot) -> Iterator[Family]:
         jobs = snapshot.jobs
@@ -196,15 +231,11 @@ class SlurmCollector(Collector):
             if state in WAITING:
                 pending[partition] += count
         yield states
-        reasons = _family("slurm_pending_jobs")
-        dependency = 0
-        for (partition, reason), count in sorted(jobs.by_reason.items()):
-            reasons.add_metric([partition, _short(reason)], count)
-            dependency += count if reason == "Dependency" else 0
-        yield reasons
+        yield _reasons(jobs.by_reason)
         for name, state in _QUEUE.items():
             yield _gauge(f"slurm_queue_{name}", totals[state])
-        yield _gauge("slurm_queue_pending", sum(pending.values()) - dependency)
+        yield _gauge("slurm_queue_pending", sum(pending.values()))
+        dependency = sum(n for (_, reason), n in jobs.by_reason.items() if reason == "Dependency")
         yield _gauge("slurm_queue_pending_dependency", dependency)
         per_partition = _family("slurm_partition_jobs_pending")
         for partition in sorted({*snapshot.nodes.partition_cpus, *pending}):
@@ -216,7 +247,9 @@ class SlurmCollector(Collector):
         yield oldest
         for kind, counts in (("account", jobs.by_account), ("user", jobs.by_user)):
             yield from self._of(kind, counts)
-        yield self._waits.family()
+        with self._waits_lock:
+            waits = self._waits.family()
+        yield waits
 
     def _of(self, kind: str, counts: Mapping[tuple[str, str], int]) -> Iterator[Family]:
         names = self._chosen(counts)
@@ -226,7 +259,7 @@ class SlurmCollector(Collector):
         }
         sums: Counter[tuple[str, str]] = Counter()
         for (name, figure), count in counts.items():
-            sums[name if name in names else _OTHER, figure] += count
+            sums[name if name in names else OTHER, figure] += count
         for name in sorted({name for name, _ in sums}):
             for figure, family in families.items():
                 family.add_metric([name], sums[name, figure])
@@ -239,46 +272,16 @@ class SlurmCollector(Collector):
             totals[name] += count
         return {name for name, _ in totals.most_common(self._most_labels)}
 
-    def _seldom(self) -> Iterator[Family]:
-        try:
-            slow = self._slow.get()
-        except ClusterboxError:
-            slow = Slow({}, {})
-        inactive = _family("slurm_partition_inactive")
-        for partition, is_inactive in sorted(slow.inactive.items()):
-            inactive.add_metric([partition], is_inactive)
-        yield inactive
-        for figure in ("total", "used", "free"):
-            family = _family(f"slurm_licenses_{figure}")
-            for name, licence in sorted(slow.licences.items()):
-                family.add_metric([name], getattr(licence, figure))
-            yield family
-        if not self._accounting.get():
-            yield _gauge("slurm_accounting_up", 0)
-            return
-        yield _gauge("slurm_accounting_up", 1)
-        ended = _counter("slurm_jobs_ended_total")
-        for (partition, state), count in sorted(self._ended.by_state.items()):
-            ended.add_metric([partition, state.lower()], count)
-        yield ended
-        for name, seconds in (
-            ("slurm_ended_jobs_cpu_used_seconds_total", self._ended.used_seconds),
-            ("slurm_ended_jobs_cpu_allocated_seconds_total", self._ended.allocated_seconds),
-        ):
-            used = _counter(name)
-            # Users keep their name here while the exporter runs: a counter must not go back.
-            for (partition, user), value in sorted(seconds.items())[: self._most_labels * 10]:
-                used.add_metric([partition, user], value)
-            yield used
-
     def _own(self, snapshot: Snapshot | None) -> Iterator[Family]:
         unknown = _counter("slurm_unknown_states_total")
         for kind in ("node", "job"):
             unknown.add_metric([kind], self._unknown[kind])
+        if self._poll is not None and self._poll.ended is not None:
+            unknown.add_metric(["ended_job"], self._poll.ended.unknown_states)
         yield unknown
         failures = _counter("slurm_exporter_command_failures_total")
         durations = _family("slurm_exporter_command_duration_seconds")
-        for command in (*COMMANDS, "slow", "accounting"):
+        for command in (*COMMANDS, "partitions", "accounting"):
             failures.add_metric([command], self._failures[command])
             if command in self._seconds:
                 durations.add_metric([command], self._seconds[command])
@@ -299,6 +302,44 @@ class SlurmCollector(Collector):
             yield dropped
 
 
+def _slow(slow: Slow) -> Iterator[Family]:
+    inactive = _family("slurm_partition_inactive")
+    for partition, is_inactive in sorted(slow.inactive.items()):
+        inactive.add_metric([partition], is_inactive)
+    yield inactive
+    for figure in ("total", "used", "free"):
+        family = _family(f"slurm_licenses_{figure}")
+        for name, licence in sorted(slow.licences.items()):
+            family.add_metric([name], getattr(licence, figure))
+        yield family
+
+
+def _ended(ended: Ended) -> Iterator[Family]:
+    jobs = _counter("slurm_jobs_ended_total")
+    for (partition, state), count in sorted(ended.by_state.items()):
+        jobs.add_metric([partition, state.lower()], count)
+    yield jobs
+    for name, seconds in (
+        ("slurm_ended_jobs_cpu_used_seconds_total", ended.used_seconds),
+        ("slurm_ended_jobs_cpu_allocated_seconds_total", ended.allocated_seconds),
+    ):
+        family = _counter(name)
+        for (partition, user), value in sorted(seconds.items()):
+            family.add_metric([partition, user], value)
+        yield family
+
+
+def _reasons(by_reason: Mapping[tuple[str, str], int]) -> Family:
+    totals: Counter[str] = Counter()
+    for (_, reason), count in by_reason.items():
+        totals[reason] += count
+    named = {reason for reason, _ in totals.most_common(_MOST_REASONS)}
+    sums: Counter[tuple[str, str]] = Counter()
+    for (partition, reason), count in by_reason.items():
+        sums[partition, reason if reason in named else OTHER] += count
+    return _counted("slurm_pending_jobs", sums)
+
+
 def _nodes(snapshot: Snapshot) -> Iterator[Family]:
     nodes = snapshot.nodes
     # Nodes of a cloud of which there is no machine now have no series of their own.
@@ -315,14 +356,14 @@ def _nodes(snapshot: Snapshot) -> Iterator[Family]:
         for partition, cpus in sorted(nodes.partition_cpus.items()):
             family.add_metric([partition], getattr(cpus, figure))
         for node in up:
-            each.add_metric([node.name, node.state], getattr(node.cpus, figure))
+            each.add_metric([node.name, node.status], getattr(node.cpus, figure))
         yield family
         yield each
     alloc, total = _family("slurm_node_mem_alloc"), _family("slurm_node_mem_total")
     watts = _family("slurm_node_power_watts")
     for node in up:
-        alloc.add_metric([node.name, node.state], node.memory_alloc)
-        total.add_metric([node.name, node.state], node.memory_total)
+        alloc.add_metric([node.name, node.status], node.memory_alloc)
+        total.add_metric([node.name, node.status], node.memory_total)
         if node.watts is not None:
             watts.add_metric([node.name], node.watts)
     yield from (alloc, total, watts)
@@ -340,8 +381,8 @@ def _nodes(snapshot: Snapshot) -> Iterator[Family]:
         ("slurm_memory_used_bytes", nodes.used_bytes),
     ):
         family = _family(name)
-        for partition, value in sorted(values.items()):
-            family.add_metric([partition], value)
+        for partition in sorted(nodes.partition_cpus):
+            family.add_metric([partition], values[partition])
         yield family
     yield _gauge("slurm_gpus_alloc", nodes.gpus_alloc)
     yield _gauge("slurm_gpus_idle", nodes.gpus_total - nodes.gpus_alloc)
@@ -381,8 +422,3 @@ def _counter(name: str) -> CounterMetricFamily:
 
 def _gauge(name: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, METRICS[name].help, value=value)
-
-
-def _short(reason: str) -> str:
-    """Return a reason as a label: Slurm's word, or the first words of a sentence."""
-    return reason if len(reason) <= 40 else f"{reason[:39]}…"

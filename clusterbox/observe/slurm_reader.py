@@ -16,28 +16,28 @@ from clusterbox.errors import ClusterboxError
 from clusterbox.observe.slurm_states import (
     JOB_STATES,
     NOT_WAITING_FOR_NODES,
+    UNHEALTHY,
     WAITING,
     cause,
     count_tasks,
     launch_code,
     node_state,
+    short_reason,
     split_node_name,
 )
 from clusterbox.slurm import Slurm, SlurmError, parse_scheduler_figures
 
 NODES = ("scontrol", "show", "nodes", "--all", "--oneliner")
-# The reason comes last: it is the only column that may hold a separator.
-JOBS = ("squeue", "--all", "--noheader", "--states=all", "-o", "%i|%u|%a|%P|%T|%C|%V|%S|%r")
+# A character that is in no name of a user, an account or a partition.
+SEPARATOR = "\x1f"
+_COLUMNS = ("%i", "%u", "%a", "%P", "%T", "%C", "%V", "%S", "%N", "%r")
+JOBS = ("squeue", "--all", "--noheader", "--states=all", "-o", SEPARATOR.join(_COLUMNS))
 SCHEDULER = ("sdiag",)
 COMMANDS = {"nodes": NODES, "jobs": JOBS, "scheduler": SCHEDULER}
 # Tasks of an array are all written out, and times are seconds since 1970 in whatever zone.
 _ENVIRONMENT = {"SLURM_BITSTR_LEN": "0", "SLURM_TIME_FORMAT": "%s"}
 _GPU = re.compile(r"gres/gpu=(\d+)")
 _MIB = 1024 * 1024
-_TAKES_JOBS = frozenset({"alloc", "mix", "idle", "comp", "resv"})
-_UNHEALTHY = frozenset({"down", "drain", "fail", "err"})
-# Nodes that tell nothing of their memory; what Slurm then still has of it is old.
-_NOT_UP = frozenset({"powered_down", "powering_up", "powering_down", "down"})
 
 
 class MalformedError(ClusterboxError):
@@ -78,7 +78,7 @@ class NodeFigures(NamedTuple):
     """One node; memory in MiB."""
 
     name: str
-    state: str
+    status: str
     cpus: Cpus
     memory_alloc: int
     memory_total: int
@@ -139,7 +139,10 @@ class RefreshError(ClusterboxError):
 
 
 def read_snapshot(slurm: Slurm, timeout_seconds: float) -> Snapshot:
-    """Return what slurmctld says now; raises RefreshError where a command fails or is too slow."""
+    """Return what slurmctld says now.
+
+    Raises RefreshError where a command fails, or all of them take longer than the time-out.
+    """
     door = Slurm({**slurm.environment, **_ENVIRONMENT}, slurm.timeout_seconds)
     seconds: dict[str, float] = {}
     parsed: dict[str, object] = {}
@@ -147,30 +150,39 @@ def read_snapshot(slurm: Slurm, timeout_seconds: float) -> Snapshot:
     parsers: dict[str, Callable[[str], object]] = {
         "nodes": read_nodes,
         "jobs": lambda text: read_jobs(text, taken),
-        "scheduler": parse_scheduler_figures,
+        "scheduler": read_scheduler,
     }
+    limit = time.monotonic() + timeout_seconds
     for name, words in COMMANDS.items():
         start = time.monotonic()
         try:
-            text = door.run(*words, timeout_seconds=timeout_seconds)
+            # Never 0, which would mean no limit.
+            text = door.run(*words, timeout_seconds=max(limit - start, 0.001))
             seconds[name] = time.monotonic() - start
             parsed[name] = parsers[name](text)
-        except (SlurmError, MalformedError, ValueError) as error:
+        except (SlurmError, MalformedError, ValueError, OSError) as error:
             seconds.setdefault(name, time.monotonic() - start)
             raise RefreshError(name, seconds, error) from error
     nodes, jobs, scheduler = parsed["nodes"], parsed["jobs"], parsed["scheduler"]
     assert isinstance(nodes, Nodes)  # noqa: S101 - the parser's own type
     assert isinstance(jobs, Jobs)  # noqa: S101
     assert isinstance(scheduler, dict)  # noqa: S101
-    if not scheduler:
-        raise RefreshError("scheduler", seconds, MalformedError("sdiag printed no figures"))
     return Snapshot(taken, nodes, jobs, scheduler, seconds)
+
+
+def read_scheduler(text: str) -> dict[str, float]:
+    """Return the figures of `sdiag` by their labels; raises MalformedError where it has none."""
+    figures = parse_scheduler_figures(text)
+    if "Server thread count" not in figures:
+        raise MalformedError("sdiag printed no figures")
+    return figures
 
 
 def read_nodes(text: str) -> Nodes:
     """Return the counts of `scontrol show nodes --oneliner`; raises MalformedError for another text."""
     found = Nodes()
-    for line in text.splitlines():
+    # Not splitlines(), which also splits at characters that a reason may hold.
+    for line in text.split("\n"):
         if line.startswith("NodeName="):
             _add_node(found, line)
         elif line.strip() and "No nodes in the system" not in line:
@@ -183,12 +195,12 @@ def _add_node(found: Nodes, line: str) -> None:
     words = _value(line, " State=")
     if not words:
         raise MalformedError(f"this node has no state: {line[:120]!r}")
-    state, power, known = node_state(words)
-    found.unknown += not known
-    found.by_state[state] += 1
+    state = node_state(words)
+    found.unknown += not state.is_known
+    found.by_state[state.name] += 1
     total, alloc = int(_value(line, " CPUTot=") or 0), int(_value(line, " CPUAlloc=") or 0)
     left = total - alloc
-    cpus = Cpus(alloc, left, 0, total) if state in _TAKES_JOBS else Cpus(alloc, 0, left, total)
+    cpus = Cpus(alloc, left, 0, total) if state.takes_jobs else Cpus(alloc, 0, left, total)
     found.cpus = found.cpus.plus(cpus)
     memory, asked = int(_value(line, " RealMemory=") or 0), int(_value(line, " AllocMem=") or 0)
     free = _value(line, " FreeMem=")
@@ -196,28 +208,28 @@ def _add_node(found: Nodes, line: str) -> None:
     found.each.append(
         NodeFigures(
             name,
-            state,
+            state.long,
             cpus,
             asked,
             memory,
             float(watts) if watts.isdigit() and watts != "0" else None,
-            power == "powered_down",
+            state.is_powered_down,
         )
     )
-    reason = _reason(line) if state in _UNHEALTHY else ""
+    reason = _reason(line) if state.name in UNHEALTHY else ""
     split = split_node_name(name)
     listed = _value(line, " Partitions=")
     for partition in listed.split(",") if listed else ():
-        found.by_partition[partition, power] += 1
+        found.by_partition[partition, state.power] += 1
         found.partition_cpus[partition] = found.partition_cpus.get(partition, NO_CPUS).plus(cpus)
         if asked:
             found.requested_bytes[partition] += asked * _MIB
-        if power not in _NOT_UP and free.isdigit():
+        if state.is_up and free.isdigit():
             found.used_bytes[partition] += max(memory - int(free), 0) * _MIB
-        if state in _UNHEALTHY:
+        if state.name in UNHEALTHY:
             found.unhealthy[partition, cause(reason)] += 1
     if split is not None:
-        found.by_resource[split[0], split[1], power] += 1
+        found.by_resource[split[0], split[1], state.power] += 1
         if reason and (code := launch_code(reason)) is not None:
             found.launch_failed[split[0], split[1], code] += 1
     if "gres/gpu" in line:
@@ -254,46 +266,68 @@ def _count_gpus(tres: str) -> int:
 def read_jobs(text: str, now: float) -> Jobs:
     """Return the counts of `squeue` in the format of JOBS; raises MalformedError for another text."""
     found = Jobs()
-    for line in text.splitlines():
-        cells = line.split("|", 8)
-        if len(cells) != 9:
+    # Jobs that are alike in all that is counted are counted first, and looked at once.
+    alike: dict[tuple[str, ...], int] = {}
+    oldest: dict[tuple[str, ...], str] = {}
+    for line in text.split("\n"):
+        if not line:
+            continue
+        cells = line.split(SEPARATOR)
+        if len(cells) != len(_COLUMNS):
             raise MalformedError(f"this is not a job of squeue: {line[:120]!r}")
-        _add_job(found, cells, now)
+        ident, user, account, partitions, state, cpus, submitted, started, nodes, reason = cells
+        kind: tuple[str, ...] = (user, account, partitions, state, cpus, reason)
+        alike[kind] = alike.get(kind, 0) + _count(ident)
+        if state in WAITING:
+            # Seconds since 1970 have as many digits as each other; other texts sort after them.
+            oldest[kind] = min(oldest.get(kind, submitted), submitted)
+        # Slurm sets the start anew when nodes have been powered up, and gives one to jobs that end
+        # without: those have no nodes.
+        elif nodes and state != "CONFIGURING" and _is_before(started, now) and submitted.isdigit():
+            partition = partitions.split(",", 1)[0]
+            found.started.append(Job(ident, partition, int(submitted), int(started)))
+    for kind, count in alike.items():
+        _add_jobs(found, kind, count, oldest.get(kind, ""), now)
     return found
 
 
-def _add_job(found: Jobs, cells: list[str], now: float) -> None:
-    ident, user, account, partitions, state, cpus, submitted, started, reason = cells
-    if state not in JOB_STATES:
-        found.unknown += 1
-        state = "OTHER"
+def _count(ident: str) -> int:
+    if "_[" not in ident:
+        return 1
     try:
-        count = count_tasks(ident)
+        return count_tasks(ident)
     except ValueError as error:
         raise MalformedError(f"this is not the id of a job: {ident[:120]!r}") from error
+
+
+def _add_jobs(found: Jobs, kind: tuple[str, ...], count: int, oldest: str, now: float) -> None:
+    user, account, partitions, state, cpus, reason = kind
+    if state not in JOB_STATES:
+        found.unknown += count
+        state = "OTHER"
     # A job that may run in several partitions waits in each; it is told of the first.
     partition = partitions.split(",", 1)[0]
     found.by_state[partition, state] += count
-    kind = _kind(state)
-    if kind is not None:
-        found.by_user[user, kind] += count
-        found.by_account[account, kind] += count
-        if kind == "jobs_running":
-            found.by_user[user, "cpus_running"] += int(cpus or 0)
-            found.by_account[account, "cpus_running"] += int(cpus or 0)
+    figure = _figure(state)
+    if figure is not None:
+        found.by_user[user, figure] += count
+        found.by_account[account, figure] += count
+        if figure == "jobs_running":
+            found.by_user[user, "cpus_running"] += int(cpus or 0) * count
+            found.by_account[account, "cpus_running"] += int(cpus or 0) * count
     if state in WAITING:
+        reason = short_reason(reason)
         found.by_reason[partition, reason] += count
-        if reason not in NOT_WAITING_FOR_NODES and submitted.isdigit():
-            waiting = found.oldest.get(partition, int(now))
-            found.oldest[partition] = min(waiting, int(submitted))
-    elif submitted.isdigit() and started.isdigit() and int(started) <= now:
-        found.started.append(Job(ident, partition, int(submitted), int(started)))
+        if reason not in NOT_WAITING_FOR_NODES and oldest.isdigit():
+            found.oldest[partition] = min(found.oldest.get(partition, int(now)), int(oldest))
 
 
-def _kind(state: str) -> str | None:
+def _is_before(seconds: str, now: float) -> bool:
+    return seconds.isdigit() and int(seconds) <= now
+
+
+def _figure(state: str) -> str | None:
+    """Return which figure of a user a job counts in; the Go exporter knows these three states."""
     if state in WAITING:
         return "jobs_pending"
-    if state == "SUSPENDED":
-        return "jobs_suspended"
-    # A job whose nodes boot, or that cleans up, has its CPUs.
-    return "jobs_running" if state in ("RUNNING", "CONFIGURING", "COMPLETING", "STOPPED") else None
+    return {"RUNNING": "jobs_running", "SUSPENDED": "jobs_suspended"}.get(state)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import NamedTuple
 
 # Base states of a node (slurm.h: enum node_states), and the one of the Go exporter.
 _BASES = {
@@ -15,16 +16,11 @@ _BASES = {
     "MIXED": "mix",
     "UNKNOWN": "other",
 }
-# Flags of a node that change what it is called, the strongest first (slurm.h: NODE_STATE_*).
-_FLAGS = {
-    "FAIL": "fail",
-    "FAILING": "fail",
-    "DRAIN": "drain",
-    "MAINTENANCE": "maint",
-    "MAINT": "maint",
-    "RESERVED": "resv",
-    "COMPLETING": "comp",
-}
+# Flags of a node that can change what it is called (slurm.h: NODE_STATE_*).
+_DRAIN = frozenset({"DRAIN", "DRAINED", "DRAINING"})
+_FAIL = frozenset({"FAIL", "FAILING"})
+_MAINT = frozenset({"MAINT", "MAINTENANCE"})
+_FLAGS = _DRAIN | _FAIL | _MAINT | {"COMPLETING", "RESERVED"}
 _POWER = {
     "POWERING_UP": "powering_up",
     "POWERING_DOWN": "powering_down",
@@ -53,7 +49,14 @@ _SILENT = frozenset(
         "UNDRAIN",
     }
 )
-NODE_STATES = (*dict.fromkeys(_BASES.values()), *dict.fromkeys(_FLAGS.values()), *_POWER.values())
+_LONG = {"alloc": "allocated", "comp": "completing", "mix": "mixed", "resv": "reserved"}
+# States in which a node takes no jobs, whether or not it is powered.
+UNHEALTHY = frozenset({"down", "drain", "err", "fail"})
+NODE_STATES = (
+    *dict.fromkeys(_BASES.values()),
+    *("comp", "drain", "fail", "maint", "resv"),
+    *_POWER.values(),
+)
 # States of a job (slurm.h: enum job_states, and the flags that squeue shows as a state).
 JOB_STATES = frozenset(
     {
@@ -102,27 +105,79 @@ NOT_WAITING_FOR_NODES = frozenset(
 _NODE_PREFIX = re.compile(r"(?P<queue>.+)-(?:st|dy)-(?P<resource>.+)")
 _CODE = re.compile(r"\(Code:(?P<code>\w+)\)")
 _TASKS = re.compile(r"_\[([^\]%]*)(?:%\d+)?\]")
+_REASON = re.compile(r"\(?([A-Z][A-Za-z0-9]{1,60})\)?(?:$|[,:(])")
+# What slurmctld writes into a job's state_desc, which squeue prints in the place of the reason.
+_SENTENCES = {
+    "nodes required for job are down": "Resources",
+    "job requeued in held state": "JobHeldUser",
+    "launch failed requeued held": "JobHeldAdmin",
+    "launch failure limit exceeded": "JobHeldAdmin",
+    "job held": "JobHeldAdmin",
+}
 # A code that EC2 may answer with; another text is told as `other`, because it could be anything.
 _KNOWN_CODE = re.compile(r"[A-Z][A-Za-z]{3,60}")
 
 
-@lru_cache(maxsize=1024)
-def node_state(words: str) -> tuple[str, str, bool]:
-    """Return what a node's `State` means: as the Go exporter calls it, with power saving, known.
+class NodeState(NamedTuple):
+    """What a node's state means.
 
-    `IDLE+CLOUD+POWERED_DOWN` is ("idle", "powered_down", True). A word that no Slurm up to 25.11
-    writes makes it unknown; a base state that is not known is `other`.
+    `name` is the Go exporter's word for it, and `long` that of its series of single nodes (sinfo's
+    StateLong without marks). `power` is the same with power saving in its place,
+    where the node is well. `takes_jobs` is as sinfo has it, which counts the idle CPUs of a node
+    that is neither down nor drained. `is_up` says that there is a machine which tells of itself.
     """
-    base, *flags = [word.strip("*~#!%$@^-+") for word in words.upper().split("+")]
-    known = base in _BASES and all(f in _FLAGS or f in _POWER or f in _SILENT for f in flags)
-    state = _BASES.get(base, "other")
-    if base == "DOWN":
-        # A node that is down stays so whatever else it is, but for being drained.
-        state = "drain" if "DRAIN" in flags else "down"
-    else:
-        state = next((name for flag, name in _FLAGS.items() if flag in flags), state)
-    power = next((name for flag, name in _POWER.items() if flag in flags), state)
-    return state, power, known
+
+    name: str
+    long: str
+    power: str
+    is_known: bool
+    takes_jobs: bool
+    is_up: bool
+    is_powered_down: bool
+
+
+@lru_cache(maxsize=1024)
+def node_state(words: str) -> NodeState:
+    """Return what `State` of `scontrol show node` means, such as `IDLE+CLOUD+POWERED_DOWN`.
+
+    The precedence is that of sinfo (node_state_string in Slurm's slurm_protocol_defs.c). A word that
+    no Slurm up to 25.11 writes makes it unknown; a base state that is not known is `other`.
+    """
+    base, *rest = [word.strip("*~#!%$@^-+") for word in words.upper().split("+")]
+    flags = frozenset(rest)
+    name = _state_name(base, flags)
+    saving = next((state for flag, state in _POWER.items() if flag in flags), None)
+    return NodeState(
+        name=name,
+        long=_long_name(name, base, flags),
+        power=saving if saving and name not in UNHEALTHY else name,
+        is_known=base in _BASES and flags <= _FLAGS | _POWER.keys() | _SILENT,
+        takes_jobs=base != "DOWN" and not flags & _DRAIN,
+        is_up=base != "DOWN" and saving is None,
+        is_powered_down=saving == "powered_down",
+    )
+
+
+def _long_name(name: str, base: str, flags: frozenset[str]) -> str:
+    if name == "drain":
+        is_busy = base in ("ALLOCATED", "MIXED") or "COMPLETING" in flags
+        return "draining" if is_busy else "drained"
+    return _LONG.get(name, name)
+
+
+def _state_name(base: str, flags: frozenset[str]) -> str:
+    is_busy = base in ("ALLOCATED", "MIXED")
+    if flags & _DRAIN:
+        return "drain"
+    if flags & _MAINT and not is_busy and base != "DOWN":
+        return "maint"
+    if flags & _FAIL:
+        return "fail"
+    if "COMPLETING" in flags and base not in ("ALLOCATED", "DOWN"):
+        return "comp"
+    if "RESERVED" in flags and base == "IDLE":
+        return "resv"
+    return _BASES.get(base, "other")
 
 
 def split_node_name(name: str) -> tuple[str, str] | None:
@@ -166,6 +221,19 @@ def cause(reason: str) -> str:
         if any(word in lowered for word in words):
             return name
     return "other" if reason else "unknown"
+
+
+def short_reason(reason: str) -> str:
+    """Return Slurm's word for why a job waits: `ReqNodeNotAvail, UnavailableNodes:a-1` is its first.
+
+    Slurm's own sentences are told as the word that they stand for, and those of administrators and
+    plugins as `other`.
+    """
+    found = _REASON.match(reason)
+    if found:
+        return found[1]
+    lowered = reason.replace("_", " ").lower()
+    return next((word for start, word in _SENTENCES.items() if lowered.startswith(start)), "other")
 
 
 def count_tasks(job: str) -> int:
