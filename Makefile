@@ -120,6 +120,7 @@ lock: $(VENV_READY) ## compile the lock files again from pyproject.toml and pack
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header -c requirements-dev.txt pyproject.toml -o requirements.txt
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --group pcluster -o requirements-pcluster.txt
 	@uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --only-binary :all: --generate-hashes --no-header ami/requirements-science.in -o ami/requirements-science.txt
+	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header -c requirements.txt monitoring/requirements-exporters.in -o monitoring/requirements-exporters.txt
 	@npm install --package-lock-only --ignore-scripts
 
 clean: ## remove what setup and runs made; an embedded account that still runs is stopped first

@@ -23,6 +23,7 @@ from stacks.costs import CostsStack
 from stacks.encryption import EncryptionStack
 from stacks.identity import IdentityStack
 from stacks.images import ImagesStack
+from stacks.monitoring import MonitoringStack
 from stacks.network import NetworkStack
 from stacks.rules import add_rules
 from stacks.security import SecurityStack
@@ -86,6 +87,18 @@ def build_app(root: Path, name: str, *, rules: bool = False, outdir: Path | None
             root=root,
             key=key,
             identity=identity,
+        )
+    if environment.monitoring is not None:
+        MonitoringStack(
+            app,
+            unit("monitoring"),
+            environment=environment,
+            plan=environment.monitoring,
+            image=images[environment.monitoring.image],
+            root=root,
+            key=key,
+            network=network,
+            security=security,
         )
     accounting = None
     if environment.accounting_database is not None:

@@ -17,7 +17,7 @@ NFS_PORT = 2049
 
 
 class SecurityStack(SiteStack):
-    """The groups of cluster nodes, SSH and admin box, and their way to the file systems."""
+    """The groups of nodes, SSH, admin box and patch days, and their way to the file systems."""
 
     def __init__(
         self,
@@ -38,6 +38,7 @@ class SecurityStack(SiteStack):
         self.cluster = self._make_group("Cluster", "Head, compute and login nodes of the clusters")
         self.ssh = self._make_group("Ssh", "Machines that people log in to with SSH")
         self.admin = self._make_group("Admin", "Admin box")
+        self._make_image_group()
         self._connect_nodes()
         self._open_ssh()
         for name, file_system in storage.file_systems.items():
@@ -54,6 +55,21 @@ class SecurityStack(SiteStack):
         )
         cdk.Tags.of(group).add("Name", f"{self._environment.name}-{construct_id.lower()}")
         return group
+
+    def _make_image_group(self) -> None:
+        """Make the group of machines that bake and verify: they reach nothing else of the site."""
+        group = ec2.SecurityGroup(
+            self,
+            "Images",
+            vpc=self._network.vpc,
+            description="Machines that bake and verify images",
+            allow_all_outbound=False,
+        )
+        # Not by an address range: packages, AWS's interfaces and endpoints are behind HTTPS anywhere.
+        group.add_egress_rule(
+            ec2.Peer.any_ipv4(), ec2.Port.tcp(443), "packages and interfaces of AWS"
+        )
+        cdk.Tags.of(group).add("Name", f"{self._environment.name}-images")
 
     def _connect_nodes(self) -> None:
         """Let nodes talk to each other; EFA wants this group by name in both directions."""

@@ -111,6 +111,8 @@ def site_demands(environment: Environment) -> Iterator[Demand]:
     network = environment.network
     if environment.admin_box is not None:
         yield Demand("admin box", 1, (environment.admin_box.subnet,))
+    if environment.monitoring is not None:
+        yield Demand("monitoring", 1, (environment.monitoring.subnet,))
     for name, file_system in environment.storage.file_systems.items():
         for subnet in file_system.subnets:
             yield Demand(f"mount target of {name}", 1, (subnet,))

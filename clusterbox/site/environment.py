@@ -27,6 +27,7 @@ from clusterbox.site.fields import (
     raise_findings,
 )
 from clusterbox.site.hosting import Hosting
+from clusterbox.site.monitoring import Monitoring
 from clusterbox.site.network import Network
 from clusterbox.site.patch_day import PatchDay
 from clusterbox.site.storage import Storage
@@ -91,6 +92,9 @@ class Environment(Section):
     )
     patch_day: PatchDay | None = Field(
         None, description="when images are baked anew and rolled out, where that is planned"
+    )
+    monitoring: Monitoring | None = Field(
+        None, description="the machine that watches the site, where there is one"
     )
 
     @model_validator(mode="after")

@@ -178,10 +178,11 @@ class Repository:
             yield file.problem(("name",), "must not have cluster as one of its words", name)
         yield from _find_unknown_subnets(file)
         images = value_at(file.data, ("images",))
-        image = value_at(file.data, ("admin_box", "image"))
-        if isinstance(images, list) and isinstance(image, str) and image not in images:
-            known = ", ".join(map(str, images)) or "none yet"
-            yield file.problem(("admin_box", "image"), f"must be one of images: {known}", image)
+        for machine in ("admin_box", "monitoring"):
+            image = value_at(file.data, (machine, "image"))
+            if isinstance(images, list) and isinstance(image, str) and image not in images:
+                known = ", ".join(map(str, images)) or "none yet"
+                yield file.problem((machine, "image"), f"must be one of images: {known}", image)
         yield from _find_unknown_budgets(file)
         yield from _find_too_few_zones(file)
         configs = sorted(path.name for path in (self.root / "cluster_configs").glob("*.yaml"))
@@ -269,7 +270,7 @@ def _find_unknown_subnets(file: YamlFile) -> Iterator[Problem]:
         for group, zones in groups.items()
         for zone in (zones if isinstance(zones, dict) else ())
     ]
-    named: list[Location] = [("admin_box", "subnet")]
+    named: list[Location] = [("admin_box", "subnet"), ("monitoring", "subnet")]
     file_systems = value_at(file.data, ("storage", "file_systems"))
     for name in file_systems if isinstance(file_systems, dict) else ():
         where = ("storage", "file_systems", name, "subnets")

@@ -18,7 +18,10 @@ UNITS = (
     "admin",
     "costs",
     "accounting",
+    "monitoring",
 )
+# TCP ports on which nodes answer Prometheus, by the job's name.
+SCRAPE_PORTS = {"node": 9100, "slurm": 9341, "containers": 9343, "gpu": 9400}
 # The stack of CDK's bootstrap.
 BOOTSTRAP_STACK = "CDKToolkit"
 # IAM's limit on the name of a role (IAM user guide, "IAM and AWS STS quotas").

@@ -61,7 +61,8 @@ def reference_names(environment: Environment) -> tuple[str, ...]:
         "roles.login",
         "roles.cleanup",
         *(ACCOUNTING if environment.accounting_database is not None else ()),
-        *(("limits.revision",) if environment.budgets is not None else ()),
+        # Without budgets, too: a cluster that had one is updated to lose its limits.
+        "limits.revision",
     )
 
 
@@ -92,11 +93,7 @@ def known_values(environment: Environment, cluster: str) -> dict[str, Any]:
         "buckets.logs": environment.storage.buckets.logs.name,
         "buckets.results": environment.storage.buckets.results.name,
         **_known_accounting(environment),
-        **(
-            {}
-            if environment.budgets is None
-            else {"limits.revision": _revision(environment, cluster)}
-        ),
+        "limits.revision": _revision(environment, cluster),
     }
 
 

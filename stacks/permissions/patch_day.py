@@ -202,6 +202,8 @@ def _build(environment: Environment) -> list[Statement]:
             because=_NAMED_AT_BUILD,
         ),
         unscoped("ListBuilds", ["imagebuilder:ListImages"]),
+        # `pcluster build-image` looks whether the boundary that it is given exists.
+        Statement("ReadBoundary", ["iam:GetPolicy"], [environment.boundary_arn]),
         Statement(
             "BuildProfile",
             [
@@ -260,6 +262,8 @@ def _build(environment: Environment) -> list[Statement]:
                 "sns:DeleteTopic",
                 "sns:GetSubscriptionAttributes",
                 "sns:GetTopicAttributes",
+                # Image Builder asks for it of whoever names a topic in an infrastructure configuration.
+                "sns:Publish",
                 "sns:Subscribe",
                 "sns:TagResource",
                 "sns:Unsubscribe",

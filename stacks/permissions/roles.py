@@ -18,7 +18,9 @@ from clusterbox.site.environment import Environment
 # else with "*" is refused. Source: the Service Authorization Reference, where the column
 # "Resource types" of these actions is empty.
 UNSCOPED_ACTIONS = {
+    "acm:ListCertificates": "lists all certificates, has no resource type",
     "autoscaling:Describe*": "Describe actions of Auto Scaling have no resource types",
+    "backup:ListProtectedResources": "lists all protected resources, has no resource type",
     "cloudformation:ListStacks": "lists all stacks, has no resource type",
     "cloudwatch:DescribeAlarms": "reads alarm states by name prefix; used across alarms",
     "cloudwatch:GetMetricData": "reads metrics, has no resource type",

@@ -157,5 +157,6 @@ def test_the_revision_of_limits_changes_with_what_slurm_gets_and_nothing_else(
     assert revision(tmp_path, EXISTING + BUDGETS, "other") == "none"
 
 
-def test_without_budgets_there_is_no_revision(tmp_path: Path) -> None:
-    assert "limits.revision" not in reference_names(load(tmp_path))
+def test_without_budgets_the_revision_says_none(tmp_path: Path) -> None:
+    assert "limits.revision" in reference_names(load(tmp_path))
+    assert revision(tmp_path, EXISTING) == "none"

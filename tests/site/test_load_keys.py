@@ -17,7 +17,7 @@ from tests.site.site_files import EXISTING, edit, problems_of
                 (
                     "5: regions: is not a known key; allowed here: name, description, account, "
                     "region, tags, hosting, network, storage, images, admin_box, clusters, budgets, "
-                    "accounting_database, patch_day"
+                    "accounting_database, patch_day, monitoring"
                 ),
             ],
             id="an unknown key of the file",

@@ -178,6 +178,7 @@ def test_an_environment_has_these_references(tmp_path: Path) -> None:
         "roles.compute",
         "roles.login",
         "roles.cleanup",
+        "limits.revision",
     )
 
 
@@ -197,6 +198,7 @@ def test_the_values_that_the_environment_states_are_known(tmp_path: Path) -> Non
         ],
         "hosting.permissions_boundary": "arn:aws:iam::123456789012:policy/boundary",
         "hosting.resource_prefix": "/dev/dev-",
+        "limits.revision": "none",
         "ssh.key_pair": "keys",
         "buckets.cluster_config": "dev-artefacts",
         "buckets.logs": "dev-logs",

@@ -425,6 +425,87 @@ def _calls(root: Path) -> set[tuple[str, str]]:
     return found
 
 
+# Permissions for what `pcluster build-image`, `describe-image`, `delete-image`, `get-image-log-events`
+# and `get-image-stack-events` call, recorded in a rehearsal, and for what CloudFormation does in
+# their caller's name (ParallelClusterImageManagedPolicy, and the Service Authorization Reference's
+# "dependent actions" of Image Builder).
+_PCLUSTER_NEEDS = {
+    "cloudformation:CreateStack",
+    "cloudformation:DeleteStack",
+    "cloudformation:DescribeStackEvents",
+    "cloudformation:DescribeStackResource",
+    "cloudformation:DescribeStacks",
+    "ec2:DeleteSnapshot",
+    "ec2:DeregisterImage",
+    "ec2:DescribeImageAttribute",
+    "ec2:DescribeImages",
+    "ec2:DescribeInstanceTypeOfferings",
+    "ec2:DescribeInstanceTypes",
+    "ec2:DescribeInstances",
+    "ec2:DescribeSecurityGroups",
+    "iam:AddRoleToInstanceProfile",
+    "iam:CreateInstanceProfile",
+    "iam:CreateServiceLinkedRole",
+    "iam:DeleteInstanceProfile",
+    "iam:GetInstanceProfile",
+    "iam:GetPolicy",
+    "iam:GetRole",
+    "iam:PassRole",
+    "iam:RemoveRoleFromInstanceProfile",
+    "imagebuilder:CancelImageCreation",
+    "imagebuilder:CreateComponent",
+    "imagebuilder:CreateDistributionConfiguration",
+    "imagebuilder:CreateImage",
+    "imagebuilder:CreateImageRecipe",
+    "imagebuilder:CreateInfrastructureConfiguration",
+    "imagebuilder:DeleteComponent",
+    "imagebuilder:DeleteDistributionConfiguration",
+    "imagebuilder:DeleteImage",
+    "imagebuilder:DeleteImageRecipe",
+    "imagebuilder:DeleteInfrastructureConfiguration",
+    "imagebuilder:GetImage",
+    "imagebuilder:TagResource",
+    "lambda:AddPermission",
+    "lambda:CreateFunction",
+    "lambda:DeleteFunction",
+    "lambda:GetFunction",
+    "lambda:RemovePermission",
+    "lambda:TagResource",
+    "logs:CreateLogGroup",
+    "logs:DeleteLogGroup",
+    "logs:DescribeLogGroups",
+    "logs:GetLogEvents",
+    "logs:TagResource",
+    "logs:UntagResource",
+    "s3:DeleteObject",
+    "s3:DeleteObjectVersion",
+    "s3:GetBucketLocation",
+    "s3:GetBucketVersioning",
+    "s3:GetObject",
+    "s3:GetObjectVersion",
+    "s3:ListBucket",
+    "s3:ListBucketVersions",
+    "s3:PutObject",
+    "sns:CreateTopic",
+    "sns:DeleteTopic",
+    "sns:GetTopicAttributes",
+    "sns:Publish",
+    "sns:Subscribe",
+    "sns:TagResource",
+    "sns:Unsubscribe",
+}
+
+
+def test_what_a_bake_asks_of_topics_and_of_the_boundary_is_allowed_on_these(
+    ws_dev: Templates,
+) -> None:
+    found = run_statements(ws_dev)
+    assert "sns:Publish" in listed(found["BuildTopic"]["Action"])
+    boundary = "arn:aws:iam::427491229895:policy/"
+    assert listed(found["ReadBoundary"]["Action"]) == ["iam:GetPolicy"]
+    assert found["ReadBoundary"]["Resource"].startswith(boundary)
+
+
 def test_a_patch_day_may_make_every_call_that_it_makes(root: Path) -> None:
     environment = Repository(root).load_environment("ws-dev")
     allowed = {
@@ -439,6 +520,6 @@ def test_a_patch_day_may_make_every_call_that_it_makes(root: Path) -> None:
     needed = {
         _OTHER_NAMES.get((service, operation), f"{service}:{operation}")
         for service, operation in calls
-    }
+    } | _PCLUSTER_NEEDS
     wildcards = tuple(action.rstrip("*") for action in allowed if action.endswith("*"))
     assert {action for action in needed if not action.startswith(wildcards)} - allowed == set()

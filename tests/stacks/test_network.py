@@ -123,3 +123,23 @@ def test_cluster_nodes_reach_each_other_by_group_in_both_directions_as_efa_asks(
     egress = security["Resources"]["ClusterToItself"]["Properties"]
     assert egress["IpProtocol"] == "-1"
     assert egress["GroupId"] == egress["DestinationSecurityGroupId"]
+
+
+def test_machines_that_bake_and_verify_reach_https_alone_and_nobody_reaches_them(
+    templates: Templates,
+) -> None:
+    (group,) = (
+        (logical_id, item["Properties"])
+        for _, logical_id, item in each(templates, "AWS::EC2::SecurityGroup")
+        if item["Properties"]["GroupDescription"] == "Machines that bake and verify images"
+    )
+    logical_id, properties = group
+    assert "SecurityGroupIngress" not in properties
+    (rule,) = properties["SecurityGroupEgress"]
+    assert (rule["IpProtocol"], rule["FromPort"], rule["ToPort"]) == ("tcp", 443, 443)
+    names = [tag["Value"] for tag in properties["Tags"] if tag["Key"] == "Name"]
+    assert names[0].endswith("-images")
+    # No other group lets it in, file systems and SSH included.
+    for kind in ("AWS::EC2::SecurityGroupIngress", "AWS::EC2::SecurityGroup"):
+        for _, other, item in each(templates, kind):
+            assert other == logical_id or logical_id not in str(item["Properties"])
