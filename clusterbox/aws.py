@@ -257,10 +257,11 @@ def _gap(account: str, region: str, service: str, operation: str, error: Excepti
     call, permission = _names(service, operation)
     response = getattr(error, "response", {}).get("Error", {})
     message = " ".join(str(response.get("Message") or error).split())
-    return Gap(account, region, call, _reason(error), message, permission)
+    return Gap(account, region, call, refusal(error), message, permission)
 
 
-def _reason(error: Exception) -> Reason:
+def refusal(error: Exception) -> Reason:
+    """Return why a call gave nothing: `denied`, `expired`, or `failed` for all else."""
     from botocore import exceptions
 
     signed_out = (

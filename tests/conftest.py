@@ -9,8 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
+
+# No test fails because a machine is busy.
+settings.register_profile("clusterbox", deadline=None)
+settings.load_profile("clusterbox")
 
 Templates = Mapping[str, dict[str, Any]]
 

@@ -10,6 +10,7 @@ from clusterbox.clusters.site_rules import SiteCluster
 from clusterbox.site import names
 from clusterbox.site.budgets import ClusterBudget
 from clusterbox.site.environment import Environment
+from clusterbox.site.references import known_values
 
 # Keys of a budget that nothing but Slurm can hold; AWS holds the others, hours later.
 _OF_SLURM = ("accounts", "max_wall_hours", "max_submit_jobs", "max_array_size")
@@ -45,6 +46,14 @@ def find_limits_that_do_not_hold(site: SiteCluster) -> Iterator[Found]:
                 actions.where(action),
                 f"The limits of the budget are not applied by it: {script} is not named.",
             )
+    updated = actions.at("OnNodeUpdated")
+    revision = known_values(site.environment, cluster)["limits.revision"]
+    if updated is not None and revision not in [text for _, text in values_of(updated, "Args")]:
+        yield (
+            actions.where("OnNodeUpdated"),
+            "A changed budget is not applied: without ${limits.revision} among its arguments nothing "
+            "of the configuration changes, and no update runs the script.",
+        )
 
 
 def _wants_slurm(budget: ClusterBudget, environment: Environment) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import IO
@@ -16,6 +16,20 @@ from clusterbox.errors import InputError
 
 # Each part of the file is read by a pass of its own: the parser that skips the rest is in C.
 Opener = Callable[[], IO[bytes]]
+
+
+def read_bulk_files(paths: Sequence[Path], region: str) -> PriceTable:
+    """Return the prices of a region from offer files of one service each, as one table.
+
+    It is as old as the file with the instance types, which AWS publishes every few days; that of a
+    service whose prices did not change can be months old and the newest. Raises
+    InputError as `read_bulk_file` does, and where two files have another price for the same thing.
+    """
+    tables = [read_bulk_file(path, region) for path in paths]
+    rows = [Row(key, price) for table in tables for key, price in table.prices.items()]
+    instances = [table for table in tables if "ec2/linux" in table.products]
+    published = min(table.published for table in instances or tables)
+    return make_table(region, published, tables[0].source, rows)
 
 
 def read_bulk_file(path: Path, region: str) -> PriceTable:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clusterbox.clusters.composed import ComposedCluster
+from clusterbox.costs.fsx import lustre_price_name
 from clusterbox.costs.lines import Sheet
 from clusterbox.costs.native import mapping, number
 from clusterbox.site.yaml_file import value_at
@@ -102,10 +103,7 @@ def _managed_lustre(sheet: Sheet, item: str, settings: Mapping[str, Any]) -> Non
         return
     deployment = str(settings.get("DeploymentType", "SCRATCH_2"))
     kind = str(settings.get("StorageType", "SSD"))
-    if deployment.startswith("SCRATCH"):
-        name = f"SCRATCH.{kind}"
-    else:
-        name = f"{deployment}.{kind}.{settings.get('PerUnitStorageThroughput')}"
+    name = lustre_price_name(deployment, kind, settings.get("PerUnitStorageThroughput"))
     cache = settings.get("DriveCacheType")
     sheet.add(
         item,

@@ -51,7 +51,7 @@ def read_fsx(account: Account, prices: Prices) -> Iterator[Item]:
             "FSx",
             system["FileSystemId"],
             system,
-            cost_of.lustre_cost(system, prices),
+            cost_of.fsx_cost(system, prices),
             state=str(system.get("Lifecycle", "")).lower(),
             type=str(system.get("FileSystemType", "")).lower(),
             quantity=f"{system.get('StorageCapacity', 0)} GiB",

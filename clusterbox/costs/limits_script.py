@@ -37,7 +37,8 @@ import time
 _QOS_NAME = "{qos}"
 # Nothing where the cluster has no budget: limits that it had are taken away.
 _WANTED = json.loads('''{wanted}''')
-_ATTEMPTS = 30
+# Five minutes: the first start makes slurmdbd's tables in a database at its smallest.
+_ATTEMPTS = 150
 
 
 def _run(*words: str) -> str:
@@ -91,8 +92,8 @@ main()
 def render_script(plan: LimitPlan) -> str:
     """Return the script: the very code of `clusterbox costs limits apply`, and the plan.
 
-    It needs bash, Slurm's commands and Python 3.9 or newer. It waits up to a minute for slurmctld
-    and slurmdbd, and exits with 1 when Slurm refuses a change.
+    It needs bash, Slurm's commands and Python 3.9 or newer. It waits up to five minutes for
+    slurmctld and slurmdbd, and exits with 1 when Slurm refuses a change.
     """
     what = f"{plan.jobs_usd:.2f} USD a month for jobs, by prices of {plan.prices_title}"
     return _render(plan.cluster, what, asdict(plan.wanted))

@@ -69,6 +69,20 @@ class Meter:
         return self.projected.usd / Fraction(self.budget_usd)
 
 
+@dataclass(frozen=True)
+class Spending:
+    """The charges of a cluster: an hour at the rate of now, since midnight, since the month began.
+
+    `projected` is as in `Meter`.
+    """
+
+    hour: tuple[Charge, ...]
+    today: tuple[Charge, ...]
+    month: tuple[Charge, ...]
+    projected: Amount
+    notes: tuple[str, ...]
+
+
 def meter_now(
     usage: Usage,
     jobs: Sequence[JobRun],
@@ -84,6 +98,34 @@ def meter_now(
     Days and months begin at midnight of `timezone`. Nothing is asked of anyone: the records are the
     caller's.
     """
+    spending = spending_now(usage, jobs, rates, cluster=cluster, at=at, timezone=timezone)
+    spans = {"hour": spending.hour, "today": spending.today, "month": spending.month}
+    running = {job.id for job in jobs if job.start <= at and (job.end is None or job.end > at)}
+    buckets = _fill_buckets(spans, running)
+    sections = {name: _rows(name, place, buckets) for place, name in enumerate(SECTIONS)}
+    total = _rows("total", None, buckets)
+    nothing = MeterRow("total", "total", Amount(), Amount(), Amount())
+    return Meter(
+        cluster=cluster,
+        at=at,
+        total=total[0] if total else nothing,
+        rows=tuple(row for section in sections.values() for row in section),
+        projected=spending.projected,
+        budget_usd=budget_usd,
+        notes=spending.notes,
+    )
+
+
+def spending_now(
+    usage: Usage,
+    jobs: Sequence[JobRun],
+    rates: Rates,
+    *,
+    cluster: str,
+    at: int,
+    timezone: tzinfo = UTC,
+) -> Spending:
+    """Return the charges of a cluster from records that are known up to `at`."""
     day, month = day_of(at, timezone), month_of(at, timezone)
     trend = at - TREND_SECONDS
     begin = min(month.start, trend)
@@ -95,32 +137,20 @@ def meter_now(
     # What is left of the least time of an instance that has ended is no rate: it stops.
     ended = {run.instance for run in usage.instances if run.end is not None and run.end <= at}
     ended -= {run.instance for run in usage.instances if run.end is None or run.end > at}
-    spans = {
-        "hour": [
+    return Spending(
+        hour=tuple(
             _times(charge, _SECONDS_PER_HOUR)
             for charge in rate.items
             if charge.part is not Part.SHUTDOWN or charge.resource not in ended
-        ],
-        "today": [charge for charge in past.items if charge.since >= day.start],
-        "month": [charge for charge in past.items if charge.since >= month.start],
-    }
-    running = {job.id for job in jobs if job.start <= at and (job.end is None or job.end > at)}
-    buckets = _fill_buckets(spans, running)
-    sections = {name: _rows(name, place, buckets) for place, name in enumerate(SECTIONS)}
-    total = _rows("total", None, buckets)
-    nothing = MeterRow("total", "total", Amount(), Amount(), Amount())
-    return Meter(
-        cluster=cluster,
-        at=at,
-        total=total[0] if total else nothing,
-        rows=tuple(row for section in sections.values() for row in section),
+        ),
+        today=tuple(charge for charge in past.items if charge.since >= day.start),
+        month=tuple(charge for charge in past.items if charge.since >= month.start),
         projected=_project(usage, past, at, trend, month),
-        budget_usd=budget_usd,
         notes=tuple(dict.fromkeys([*past.notes, *rate.notes])),
     )
 
 
-def _fill_buckets(spans: dict[str, list[Charge]], running: set[str]) -> _Buckets:
+def _fill_buckets(spans: Mapping[str, Sequence[Charge]], running: set[str]) -> _Buckets:
     """Return the sums by the names that a charge has in each section; they are few."""
     found: dict[tuple[str, ...], dict[str, list[Amount]]] = defaultdict(lambda: defaultdict(list))
     for span, charges in spans.items():

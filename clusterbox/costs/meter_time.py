@@ -62,10 +62,11 @@ def month_of(at: int, zone: tzinfo) -> Period:
 
 def midnights(period: Period, zone: tzinfo) -> list[int]:
     """Return the midnights within a period, without its start and end."""
-    found = []
+    found: list[int] = []
     day = local_date(period.start, zone) + timedelta(days=1)
     while (moment := midnight(day, zone)) < period.end:
-        if moment > period.start:
+        # A date that a zone left out, as Samoa 30 December 2011, begins with the next one.
+        if moment > (found[-1] if found else period.start):
             found.append(moment)
         day += timedelta(days=1)
     return found

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
+from clusterbox.costs.fsx import classify_fsx
 from clusterbox.costs.price import Confidence, Key, Price
 from clusterbox.costs.snapshot import Row
 
 # Service codes that are asked, each with the product families that are read of it; a family of
-# None is any. EC2 is by far the largest service, so that its families are named. FSx is not asked:
-# its prices stay those of `data/services.yaml`.
+# None is any. EC2 is by far the largest service, so that its families are named.
 SERVICES: dict[str, tuple[str | None, ...]] = {
     "AmazonEC2": (
         "Compute Instance",
@@ -29,6 +29,7 @@ SERVICES: dict[str, tuple[str | None, ...]] = {
     ),
     "AmazonVPC": (None,),
     "AmazonEFS": (None,),
+    "AmazonFSx": (None,),
     "AmazonS3": ("Storage",),
     "AWSDataTransfer": ("Data Transfer",),
 }
@@ -96,6 +97,8 @@ def classify(product: Mapping[str, Any]) -> Key | None:
         return _instance_key(attributes)
     service = attributes.get("servicecode", "")
     usage = _REGION_CODE.sub("", attributes.get("usagetype", ""))
+    if service == "AmazonFSx":
+        return classify_fsx(attributes, usage)
     if (service, usage) == ("AmazonEFS", "ETDataAccess-Bytes"):
         direction = attributes.get("accessType", "").lower()
         return Key("efs", f"elastic.{direction}") if direction in ("read", "write") else None

@@ -77,6 +77,12 @@ class Report:
         return tuple(item for item in self.items if item.cost.unknown is not None)
 
     @property
+    def untagged(self) -> tuple[Item, ...]:
+        """The items that lack a tag which says whose they are, the dearest first."""
+        found = (item for item in self.items if missing_tags(item))
+        return tuple(sorted(found, key=lambda item: (-(item.cost.now or 0), item.kind, item.id)))
+
+    @property
     def total(self) -> Total:
         """The sum of everything."""
         return sum_items("all", self.items)
@@ -96,6 +102,17 @@ class Report:
     @cached_property
     def _disks(self) -> Mapping[tuple[str, str, str], Decimal | None]:
         return _sum_disks(self.items)
+
+
+def missing_tags(item: Item) -> list[str]:
+    """Return which of the tags that say whose an item is are on neither it nor its machine."""
+    said = {
+        "Owner": item.owner,
+        "Project": item.project,
+        # A cluster's node or a thing that an environment's file names is of that environment.
+        "Environment": item.environment or item.cluster,
+    }
+    return [tag for tag, value in said.items() if not value]
 
 
 def make_report(

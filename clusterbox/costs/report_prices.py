@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from clusterbox.costs.estimate import add_amounts
+from clusterbox.costs.fsx import file_system_parts
 from clusterbox.costs.lines import Sheet, rate
 from clusterbox.costs.price import Key, Price, Unknown
 from clusterbox.costs.prices import Prices
@@ -198,17 +199,10 @@ def file_system_cost(system: Mapping[str, Any], prices: Prices) -> Cost:
     return sum_parts(parts, note)
 
 
-def lustre_cost(system: Mapping[str, Any], prices: Prices) -> Cost:
-    """Return the cost of an FSx file system; only those for Lustre have prices."""
-    kind = str(system.get("FileSystemType", "")).lower()
-    settings = system.get("LustreConfiguration") or {}
-    disk = system.get("StorageType", "SSD")
-    deployment = str(settings.get("DeploymentType", disk))
-    name = f"{deployment}.{disk}.{settings.get('PerUnitStorageThroughput')}"
-    if deployment.startswith("SCRATCH"):
-        name = f"SCRATCH.{disk}"
-    price = prices.find(f"fsx/{kind}", name)
-    return sum_parts([(Decimal(system.get("StorageCapacity") or 0), price)])
+def fsx_cost(system: Mapping[str, Any], prices: Prices) -> Cost:
+    """Return the cost of an FSx file system: its capacity, throughput and IOPS."""
+    parts, note = file_system_parts(system, prices)
+    return sum_parts(parts, note)
 
 
 def bucket_costs(sizes: Mapping[str, Mapping[str, Decimal]], prices: Prices) -> dict[str, Cost]:

@@ -17,6 +17,7 @@ from clusterbox.costs.report import (
     RECORD_COLUMNS,
     Report,
     Total,
+    missing_tags,
     record,
     sum_items,
 )
@@ -27,6 +28,9 @@ MACHINE_COLUMNS = ("state", "name", "ip", "type", "monthly_cost", "disks", "now"
 OTHER_COLUMNS = ("kind", "state", "name", "id", "type", "quantity", "now", "note")
 TOTAL_COLUMNS = ("items", "now", "if_running", "unpriced")
 ORPHAN_COLUMNS = ("kind", "id", "name", "saves", "why", "note")
+UNTAGGED_COLUMNS = ("kind", "name", "id", "lacks", "now")
+# An account without tags would be listed twice.
+MOST_UNTAGGED = 50
 # Listed in totals and as orphans; one by one they would be most of the report.
 _MANY = ("instance", "volume", "snapshot", "image")
 # Totals that a report has only where there is more than one of them.
@@ -60,7 +64,7 @@ def make_heading(report: Report) -> list[str]:
 
 
 def make_sections(report: Report) -> list[Section]:
-    """Return the tables: machines, running machines, the rest, totals, orphans, what is unknown."""
+    """Return the tables: machines, running ones, the rest, totals, orphans, untagged, unknown."""
     machines = [item for item in report.items if item.kind == "instance"]
     running = [item for item in machines if item.state == "running"]
     return [
@@ -68,7 +72,7 @@ def make_sections(report: Report) -> list[Section]:
         _machines("Running machines", running, report),
         *filter(None, [_others(report)]),
         *_totals(report),
-        *filter(None, [_orphans(report), _unpriced(report), _gaps(report)]),
+        *filter(None, [_orphans(report), _untagged(report), _unpriced(report), _gaps(report)]),
     ]
 
 
@@ -171,6 +175,22 @@ def _orphans(report: Report) -> Section | None:
     note = f"without {unknown} that are not priced" if unknown else ""
     rows.append(("total", "", "", usd(total_savings(report.orphans)), "", note))
     return Section("Orphans, and what their end saves", ORPHAN_COLUMNS, tuple(rows), ("saves",), 1)
+
+
+def _untagged(report: Report) -> Section | None:
+    items = report.untagged
+    if not items:
+        return None
+    rows = [
+        (item.kind, item.name, item.id, ", ".join(missing_tags(item)), usd(item.cost.now))
+        for item in items[:MOST_UNTAGGED]
+    ]
+    if rest := items[MOST_UNTAGGED:]:
+        many = f"{len(rest)} more, all of them in CSV and JSON"
+        rows.append(("", many, "", "", usd(sum_items("rest", rest).now)))
+    total = sum_items("total", items)
+    rows.append(("total", f"{total.items} items", "", _without(total), usd(total.now)))
+    return Section("Untagged", UNTAGGED_COLUMNS, tuple(rows), ("now",), 1)
 
 
 def _unpriced(report: Report) -> Section | None:

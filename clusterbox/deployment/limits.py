@@ -16,12 +16,28 @@ Client = Callable[[str], Any]
 
 @dataclass(frozen=True)
 class LimitScript:
-    """A script, and the place in S3 that the cluster's configuration names for it."""
+    """A script, and the place in S3 that the cluster's configuration names for it.
+
+    `differing` are the settings of that configuration which are not as the limits need them, such
+    as weights of prices that have changed: until they are, jobs are not billed what they cost.
+    """
 
     cluster: str
     bucket: str
     key: str
     text: str
+    differing: tuple[str, ...] = ()
+
+    @property
+    def warning(self) -> str | None:
+        """What whoever deploys should know, None where the limits will hold."""
+        if not self.differing:
+            return None
+        settings = ", ".join(self.differing)
+        return (
+            f"limits of {self.cluster} will not hold: {settings} differ from what its budget and "
+            f"today's prices need; `clusterbox costs limits check {self.cluster}` shows them"
+        )
 
 
 def render_scripts(root: Path, environment: Environment) -> list[LimitScript]:
@@ -34,6 +50,7 @@ def render_scripts(root: Path, environment: Environment) -> list[LimitScript]:
     from clusterbox.clusters.composed import compose_environment
     from clusterbox.costs.limits import load_plan
     from clusterbox.costs.limits_script import render_removal, render_script
+    from clusterbox.costs.limits_settings import compare_settings
     from clusterbox.costs.prices import load_prices
 
     bucket = environment.storage.buckets.cluster_config.name
@@ -43,7 +60,9 @@ def render_scripts(root: Path, environment: Environment) -> list[LimitScript]:
         if f"s3://{bucket}/{key}" in _head_node_scripts(cluster.configuration):
             plan = load_plan(root, cluster, load_prices(environment.region, root=root))
             text = render_script(plan) if plan else render_removal(cluster.name)
-            scripts.append(LimitScript(cluster.name, bucket, key, text))
+            found = compare_settings(cluster, plan) if plan else []
+            differing = tuple(difference.path for difference in found)
+            scripts.append(LimitScript(cluster.name, bucket, key, text, differing))
     return scripts
 
 

@@ -51,6 +51,8 @@ class Deployment:
     leftover: list[str]
     # Stacks of the site that stand though the environment has no section for them any more.
     leftover_stacks: list[str]
+    # Limits of clusters that will not hold, a sentence each.
+    warnings: tuple[str, ...] = ()
 
     @property
     def is_unchanged(self) -> bool:
@@ -112,7 +114,9 @@ class Site:
             states = fetch_stack_states(target.client)
             leftover = find_leftover_clusters(states, self.environment)
             stacks = find_leftover_stacks(states, self.environment, assembly.stacks)
-            return Deployment(changed, seeded, self._read_back(target), leftover, stacks)
+            warnings = tuple(script.warning for script in scripts if script.warning)
+            items = self._read_back(target)
+            return Deployment(changed, seeded, items, leftover, stacks, warnings)
 
     def deploy_clusters(self, target: targets.Target, clusters: Sequence[str]) -> dict[str, bool]:
         """Deploy the stacks of some clusters as the repository says now, and nothing else.

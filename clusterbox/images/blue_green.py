@@ -23,12 +23,14 @@ from clusterbox.images.doors import (
 from clusterbox.images.environment_file import add_cluster, replace_cluster
 from clusterbox.images.fleet import Scheduler
 from clusterbox.images.gate import gate
+from clusterbox.images.head_node import snapshot_head
 from clusterbox.images.plan import Step
 from clusterbox.images.rollout import skip_if_busy
 from clusterbox.site import names
 from clusterbox.site.images import LOCK, NO_PINS, render_lock
 from clusterbox.site.load import Repository
 from clusterbox.site.pins import find_configured_parts
+from clusterbox.site.yaml_file import YamlFile, value_at
 
 _SUFFIX = re.compile(r"(?P<base>.+)-(?P<letter>[b-y])")
 
@@ -49,6 +51,8 @@ def replace(context: Context, step: Step, doors: Doors = DOORS) -> Result:
         skipped = skip_if_busy(context, old, open_scheduler(context, old, doors))
         if skipped is not None:
             return skipped
+        if (inner := find_inner_storage(load_cluster(context, old))) is not None:
+            raise StepFailedError(inner)
         _add(context, old, new)
     if old not in known and new not in known:
         raise InputError(f"{context.environment.name} has neither {old} nor {new}")
@@ -57,10 +61,38 @@ def replace(context: Context, step: Step, doors: Doors = DOORS) -> Result:
         gates = _bring_up(context, step, old, new, doors)
         _switch(context, old, new)
         _empty(context, old, new, doors)
+        # Users may not have copied their /home: it is on this disk, which goes with the cluster.
+        snapshot_head(context, old, doors)
         _remove(context, old, new, doors)
     notice = render_notice(context.environment.name, old, new)
     context.note("replaced", cluster=old, replacement=new)
     return {"cluster": old, "replacement": new, "gates": gates, "notice": notice}
+
+
+def find_inner_storage(config: YamlFile) -> str | None:
+    """Return which shared storage a second cluster would not have, and why; None if it has all.
+
+    What ParallelCluster makes goes with its cluster, and an EBS volume or a RAID of these is
+    attached to one head node only.
+    """
+    shares = value_at(config.data, ("SharedStorage",))
+    inner = [
+        str(value_at(share, ("MountDir",)))
+        for share in (shares if isinstance(shares, list) else ())
+        if value_at(share, ("StorageType",)) == "Ebs"
+        or not any(
+            value_at(share, (settings, key))
+            for settings in share
+            for key in ("FileSystemId", "VolumeId", "FileCacheId")
+        )
+    ]
+    if not inner:
+        return None
+    return (
+        f"{config.name} cannot be replaced: {', '.join(inner)} is storage of the cluster itself, which "
+        "a second one does not see and which is deleted with the first. Move it to a file system of "
+        "the environment (EFS, FSx), or patch the head node in place"
+    )
 
 
 def successor(cluster: str) -> str:
@@ -75,7 +107,7 @@ def render_notice(environment: str, old: str, new: str) -> str:
         f"Cluster {old} of {environment} is replaced by {new}, which has the new image. Sign in to "
         f"{new} from now on; everything on the shared file systems is there. Jobs that run on {old} "
         "end by themselves, and it takes no new ones. Copy what you need from /home before then: "
-        "it is on the head node and is not taken over."
+        "it is on the head node and is not taken over; administrators keep a snapshot of that disk."
     )
 
 

@@ -157,11 +157,13 @@ def move_pins(
     that lock and account agree. Raises StepFailedError with the reasons.
     """
     repository = Repository(context.root)
-    before = repository.load_lock()
     name = context.environment.name
-    after = before.with_pins(name, cluster, change(before.pins_of(name, cluster)))
     _settle(context, cluster)
     start = _stack(context, cluster)
+    # Read as late as can be, here and below: other environments may be patched from this checkout.
+    before = repository.load_lock()
+    pins = before.pins_of(name, cluster)
+    after = before.with_pins(name, cluster, change(pins))
     write_whole(context.root / LOCK, render_lock(after))
     doors.publish(context, after)
     try:
@@ -172,8 +174,9 @@ def move_pins(
                 f"the deployment of {cluster} did not come to its end here, and may go on in the "
                 f"account: resume the run, and it is taken up: {error}"
             ) from error
-        write_whole(context.root / LOCK, render_lock(before))
-        doors.publish(context, before)
+        back = repository.load_lock().with_pins(name, cluster, pins)
+        write_whole(context.root / LOCK, render_lock(back))
+        doors.publish(context, back)
         raise StepFailedError(
             f"{cluster} was not changed, and runs as before: its deployment failed: {error}"
         ) from error

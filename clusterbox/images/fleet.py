@@ -16,10 +16,23 @@ TAG_POOL = "parallelcluster:login-nodes-pool-name"
 # Kinds of machines by ParallelCluster's tag `parallelcluster:node-type` (pcluster/constants.py).
 _KINDS: dict[str, MachineKind] = {"HeadNode": "head", "Compute": "queue", "LoginNode": "login"}
 _ALIVE = ("pending", "running", "stopping", "stopped", "shutting-down")
+# Of an interactive job %B is the host on which srun or salloc was called (squeue's manual).
+_CALLERS = ("squeue", "--noheader", "--array", "--format", "%i|%B")
 _JOBS = ("squeue", "--noheader", "--array", "--format", "%i|%u|%P|%T|%L|%N|%j")
+# Keeps jobs from starting while a head node is patched.
+RESERVATION = "clusterbox-patch"
 # States of jobs that hold nodes (squeue's manual, "JOB STATE CODES").
 _HOLDING = frozenset(
-    {"RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "STOPPED", "STAGE_OUT", "SIGNALING"}
+    {
+        "RUNNING",
+        "COMPLETING",
+        "CONFIGURING",
+        "RESIZING",
+        "SUSPENDED",
+        "STOPPED",
+        "STAGE_OUT",
+        "SIGNALING",
+    }
 )
 _SLURM_SECONDS = 120.0
 # States of nodes that end with their last job, and of those that have ended (scontrol's manual).
@@ -48,6 +61,11 @@ class ClusterMachine:
     address: str
     instance_type: str
     tags: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def hostnames(self) -> set[str]:
+        """What it may call itself: EC2 names an instance by its address or by its id."""
+        return {f"ip-{self.address.replace('.', '-')}", self.instance}
 
 
 @dataclass(frozen=True)
@@ -88,6 +106,17 @@ class Scheduler:
         """Return all jobs, those that wait too."""
         return parse_jobs(self.run(*_JOBS))
 
+    def fetch_jobs_from(self, machines: Iterable[ClusterMachine]) -> list[Job]:
+        """Return running jobs whose srun or salloc runs on one of these machines: they end with it."""
+        hosts = {name for machine in machines for name in machine.hostnames}
+        called = dict(
+            line.strip().split("|", 1) for line in self.run(*_CALLERS).splitlines() if "|" in line
+        )
+        mine = {job for job, host in called.items() if host.partition(".")[0] in hosts}
+        return (
+            [job for job in self.fetch_jobs() if job.is_running and job.id in mine] if mine else []
+        )
+
     def fetch_nodes(self) -> list[Node]:
         """Return all nodes; those that are powered down too."""
         return parse_nodes(self.run("scontrol", "show", "nodes", "--oneliner"))
@@ -125,11 +154,14 @@ class Scheduler:
             self.run("scontrol", "delete", f"ReservationName={name}")
 
     def requeue(self, jobs: Iterable[Job]) -> list[Job]:
-        """End jobs and queue them again; return those that are running still after a refusal."""
+        """End jobs and queue them again; return those that are running still after a refusal.
+
+        `Incomplete` leaves a job alone that has ended since it was seen, and would else run twice.
+        """
         refused = []
         for job in jobs:
             try:
-                self.run("scontrol", "requeue", job.id)
+                self.run("scontrol", "requeue", "Incomplete", job.id)
             except ClusterboxError:
                 refused.append(job)
         return refused

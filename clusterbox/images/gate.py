@@ -24,8 +24,9 @@ from clusterbox.images.doors import (
     open_scheduler,
     pauses,
 )
-from clusterbox.images.fleet import Scheduler, find_nodes_of
+from clusterbox.images.fleet import RESERVATION, Scheduler, find_nodes_of
 from clusterbox.images.plan import Step
+from clusterbox.images.rollout import find_left
 from clusterbox.site.image_definitions import image_definition_names, load_image_definition
 from clusterbox.site.yaml_file import YamlFile, value_at
 
@@ -118,9 +119,17 @@ def gate(context: Context, step: Step, doors: Doors = DOORS) -> Result:
     """
     cluster, queue = step.subject["cluster"], step.subject["queue"]
     ami = locked_ami(context, find_part(context, cluster, "queue", queue))
+    if (left := find_left(context, cluster)) is not None:
+        return {"skipped": f"not tried: {left}"}
     window.enter(context, doors.entered)
     demands = find_demands(context, cluster, queue)
     scheduler = open_scheduler(context, cluster, doors)
+    if scheduler.has_reservation(RESERVATION):
+        raise StepFailedError(
+            f"no job starts on {cluster}: the reservation {RESERVATION}, with which its head node was "
+            "patched, is still there. When the head node is in order, let jobs start with `scontrol "
+            f"delete ReservationName={RESERVATION}` on it, and resume the run"
+        )
     job = _GateJob(context, scheduler, cluster, queue, demands.mounts)
     ident = job.submit(render_job(context.root, demands))
     context.progress.note(f"job {ident} of {cluster}/{queue} looks at the new image")
@@ -198,6 +207,8 @@ class _GateJob:
             *("sbatch", "--parsable", f"--job-name={self.name}", f"--comment={self.name}"),
             # Alone on its node, so that it is not put beside other jobs on one of the old image.
             *("--exclusive", "--nodes=1", "--ntasks=1", "--no-requeue", f"--time={minutes}"),
+            # Before what users have queued, which may be more than the queue takes in this time.
+            "--priority=TOP",
             f"--partition={self.queue}",
         ]
         encoded = base64.encodebytes(text.encode()).decode()

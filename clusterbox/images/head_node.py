@@ -27,7 +27,8 @@ from clusterbox.images.doors import (
     find_part,
     pauses,
 )
-from clusterbox.images.fleet import ClusterMachine, Scheduler, Shell, find_head
+from clusterbox.images.execute import StoppedError
+from clusterbox.images.fleet import RESERVATION, ClusterMachine, Scheduler, Shell, find_head
 from clusterbox.images.head_facts import Facts, compare_facts, parse_changes, parse_facts
 from clusterbox.images.plan import Step
 from clusterbox.images.rollout import skip_if_busy
@@ -40,7 +41,6 @@ TAG_PATCHED = "clusterbox:patched"
 TAG_RUN = "clusterbox:run"
 # The head node's own type while it has another one.
 TAG_TYPE = "clusterbox:instance-type"
-RESERVATION = "clusterbox-patch"
 
 _SCRIPTS = Path("ami/patch")
 _STEP = "10-os-updates.sh"
@@ -156,9 +156,7 @@ def check_memory(
     modules = definition.expect.kernel_modules
     moves_kernel = not definition.parallelcluster_version and definition.kernel.policy != "minimal"
     gib = facts.memory_total_kib / _KIB_PER_GIB
-    todo = (
-        "plan again with a larger type for the time of the patch, such as --resize-head m6a.large"
-    )
+    todo = "resume with a larger type for the time of the patch, such as --resize-head m6a.large"
     if modules and moves_kernel and facts.memory_total_kib < _REBUILD_KIB:
         raise StepFailedError(
             f"{machine.instance} ({machine.instance_type}) has {gib:.1f} GiB of memory, and building "
@@ -169,6 +167,14 @@ def check_memory(
             f"{machine.instance} ({machine.instance_type}) has {facts.memory_available_kib // 1024} "
             f"MiB of memory available, and an update needs {_UPDATE_KIB // 1024}; {todo}"
         )
+
+
+def snapshot_head(context: Context, cluster: str, doors: Doors) -> str | None:
+    """Return this run's snapshot of a head node's disk, once complete; None where there is no node."""
+    machines = fetch_cluster_machines(context, cluster)
+    if not any(machine.kind == "head" for machine in machines):
+        return None
+    return _snapshot(_Patch(context, cluster, _definition(context, cluster), doors))
 
 
 def restore_hint(cluster: str, instance: str, snapshot: str | None) -> str:
@@ -209,6 +215,22 @@ def _hold(patch: _Patch) -> None:
         context.progress.note(f"holding jobs of {patch.cluster}: they queue, and none starts")
         context.note("held", cluster=patch.cluster)
         scheduler.reserve_all(RESERVATION)
+    try:
+        _wait_for_jobs(patch, scheduler)
+    except StoppedError:
+        # Nobody may come back for hours; what is half-way stays held.
+        if _find_snapshot(patch) is None:
+            _release(patch, scheduler)
+        raise
+
+
+def _release(patch: _Patch, scheduler: Scheduler) -> None:
+    scheduler.end_reservation(RESERVATION)
+    patch.context.note("released", cluster=patch.cluster)
+
+
+def _wait_for_jobs(patch: _Patch, scheduler: Scheduler) -> None:
+    context = patch.context
     deadline, told, requeued = Deadline.after(context, context.options.drain_seconds), "", False
     for seconds in pauses():
         jobs = [job for job in scheduler.fetch_jobs() if job.is_running]
@@ -223,7 +245,7 @@ def _hold(patch: _Patch) -> None:
             scheduler.requeue(jobs)
             deadline, requeued = Deadline.after(context, _REQUEUE_SECONDS), True
         elif deadline.is_over:
-            scheduler.end_reservation(RESERVATION)
+            _release(patch, scheduler)
             raise StepFailedError(
                 f"the head node of {patch.cluster} was not touched, and jobs start again: after "
                 f"{context.options.drain_seconds / 3600:g} h there still run {listed}. Resume the "
@@ -444,7 +466,7 @@ def _wait_for_state(patch: _Patch, state: str) -> None:
 def _finish(patch: _Patch, snapshot: str | None) -> Result:
     """Let jobs start, and return what changed."""
     before, after = patch.facts("before.json"), patch.facts("after.json")
-    patch.scheduler().end_reservation(RESERVATION)
+    _release(patch, patch.scheduler())
     gone = sorted(before.modules - after.modules)
     files = [f"{patch.folder}/{name}.json" for name in ("before", "after")]
     packages = parse_changes(patch.script("facts.sh", "--changes", *files))

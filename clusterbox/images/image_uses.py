@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _PAGE = 200
 _AMI = re.compile(r"\bami-[0-9a-f]{8,17}\b")
+# Parameters of AWS itself, which name images of AWS and none of a site.
+_PUBLIC = "/aws/service/"
 # Files that may name an AMI besides the lock.
 _NAMING = ("ami/images/*.yaml", "cluster_configs/*.yaml", "environments/*.yaml")
 
@@ -77,6 +79,8 @@ def _add_machines(account: Account, uses: _Uses) -> None:
                 uses.add([str(instance.get("ImageId", ""))], why)
     for used in read_template_uses(account):
         resolved = used.removeprefix("resolve:ssm:")
+        if resolved.startswith(_PUBLIC):
+            continue
         if resolved != used:
             used = _resolve(account, resolved)
         uses.add([used], "a launch template's newest or default version")

@@ -12,9 +12,12 @@ import json
 import os
 import socket
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 
 from clusterbox.errors import ClusterboxError
@@ -42,6 +45,8 @@ class Holder:
     host: str
     pid: int
     run: str
+    # In which numbers of processes `pid` is one: containers of one name have each their own.
+    namespace: str = ""
 
     def __str__(self) -> str:
         """Return it for people."""
@@ -50,7 +55,7 @@ class Holder:
 
 def this_process(run: str) -> Holder:
     """Return the holder that this process would be."""
-    return Holder(whoami(), socket.gethostname(), os.getpid(), run)
+    return Holder(whoami(), socket.gethostname(), os.getpid(), run, _namespace())
 
 
 def whoami() -> str:
@@ -59,6 +64,11 @@ def whoami() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return str(os.getuid())
+
+
+def _boot_seconds() -> float:
+    """Return seconds since the machine started; where the system can, those asleep count too."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 @dataclass
@@ -70,8 +80,13 @@ class Lease:
     key: str
     holder: Holder
     seconds: float = SECONDS
+    # Seconds of a clock that goes on while the machine sleeps.
+    clock: Callable[[], float] = field(default=_boot_seconds, repr=False)
     _etag: str = ""
     _lost: str = ""
+    # When the last renewal that arrived was begun.
+    _renewed: float = 0.0
+    _renewing: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _ended: threading.Event = field(default_factory=threading.Event, repr=False)
     _thread: threading.Thread | None = field(default=None, repr=False)
 
@@ -96,17 +111,30 @@ class Lease:
             raise LeaseHeldError("another patch day began at this moment; look at its status")
 
     def check(self) -> None:
-        """Raise LeaseLostError where the lease is not ours any more."""
+        """Raise LeaseLostError where the lease is not ours any more.
+
+        One whose time is over, as after a sleep of this machine, is renewed first or lost.
+        """
+        if not self._lost and self.clock() - self._renewed > self.seconds:
+            try:
+                self.renew()
+            except Exception as error:
+                self._lost = f"the lease of this patch day could not be renewed: {error}"
         if self._lost:
             raise LeaseLostError(self._lost)
 
     def renew(self) -> None:
         """Renew it once; a lease that somebody else took is lost."""
+        with self._renewing:
+            self._renew()
+
+    def _renew(self) -> None:
+        start = self.clock()
         if not self._write(IfMatch=self._etag):
             found = self._read()
             # Our own renewal may have arrived though its answer did not.
             if found is not None and found[0] == self.holder:
-                self._etag = found[2]
+                self._etag, self._renewed = found[2], start - found[1]
                 return
             by = f" by {found[0]}" if found else ""
             self._lost = (
@@ -170,13 +198,14 @@ class Lease:
         from botocore.exceptions import ClientError
 
         body = json.dumps(asdict(self.holder)).encode()
+        start = self.clock()
         try:
             answer = self.s3.put_object(Bucket=self.bucket, Key=self.key, Body=body, **condition)
         except ClientError as error:
             if _code(error) in _TAKEN | _ABSENT:
                 return False
             raise
-        self._etag = str(answer["ETag"])
+        self._etag, self._renewed = str(answer["ETag"]), start
         return True
 
 
@@ -191,7 +220,8 @@ def _server_time(answer: dict[str, Any]) -> datetime:
 
 def _is_gone(holder: Holder) -> bool:
     """Return whether the holder was a process of this machine that has ended."""
-    if holder.host != socket.gethostname() or holder.pid <= 0:
+    here = (socket.gethostname(), _namespace())
+    if (holder.host, holder.namespace or here[1]) != here or holder.pid <= 0:
         return False
     try:
         os.kill(holder.pid, 0)
@@ -200,6 +230,15 @@ def _is_gone(holder: Holder) -> bool:
     except PermissionError:
         return False
     return False
+
+
+def _namespace() -> str:
+    """Return what tells this machine's boot and its container's processes from others."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
 
 
 def _code(error: Any) -> str:

@@ -68,7 +68,9 @@ def fetch_images(ec2: Any, amis: Iterable[str]) -> dict[str, dict[str, Any]]:
         return {}
     # A filter passes over what is gone; asked by its id, it would be an error for all of them.
     filters = [{"Name": "image-id", "Values": wanted}]
-    pages = ec2.get_paginator("describe_images").paginate(Filters=filters)
+    # A deprecated image of another owner still starts machines, and is only listed on request.
+    paginator = ec2.get_paginator("describe_images")
+    pages = paginator.paginate(Filters=filters, IncludeDeprecated=True)
     return {image["ImageId"]: image for page in pages for image in page["Images"]}
 
 

@@ -18,7 +18,7 @@ from clusterbox.images.doors import (
     open_scheduler,
     pauses,
 )
-from clusterbox.images.fleet import ClusterMachine
+from clusterbox.images.fleet import ClusterMachine, Scheduler
 from clusterbox.images.plan import Step
 from clusterbox.images.rollout import skip_if_busy
 from clusterbox.site.images import ClusterPins, LoginPin
@@ -52,9 +52,10 @@ def login(context: Context, step: Step, doors: Doors = DOORS) -> Result:
     is_closed = pin is not None and pin.closed
     if not is_closed:
         window.enter(context, doors.entered)
-        skipped = skip_if_busy(context, cluster, open_scheduler(context, cluster, doors))
-        if skipped is not None:
+        scheduler = open_scheduler(context, cluster, doors)
+        if (skipped := skip_if_busy(context, cluster, scheduler)) is not None:
             return skipped
+        _wait_for_sessions(context, cluster, pool, scheduler)
     if is_closed or any(machine.ami != ami for machine in machines):
         old = pin.ami if pin is not None else next(each.ami for each in machines if each.ami != ami)
         context.note("login-closed", cluster=cluster, pool=pool, ami=old)
@@ -67,6 +68,28 @@ def login(context: Context, step: Step, doors: Doors = DOORS) -> Result:
     _wait_until_on(context, cluster, pool, ami, count)
     context.note("login-opened", cluster=cluster, pool=pool, ami=ami, nodes=count)
     return done
+
+
+def _wait_for_sessions(context: Context, cluster: str, pool: str, scheduler: Scheduler) -> None:
+    """Wait for the jobs that would end with the pool, since their srun or salloc runs in it."""
+    deadline, told = Deadline.after(context, context.options.drain_seconds), ""
+    for pause in pauses():
+        jobs = scheduler.fetch_jobs_from(_machines(context, cluster, pool))
+        if not jobs:
+            return
+        listed = "; ".join(map(str, jobs))
+        if listed != told:
+            context.progress.note(f"waiting for interactive jobs of {pool}: {listed}")
+            told = listed
+        if deadline.is_over and context.options.terminate:
+            context.note("ended", cluster=cluster, pool=pool, jobs=[str(job) for job in jobs])
+            return
+        if deadline.is_over:
+            raise StepFailedError(
+                f"{pool} of {cluster} was not touched: interactive jobs were started in it and would "
+                f"end with it: {listed}. Resume the run to wait again, or with --terminate"
+            )
+        context.wait(pause)
 
 
 def _open(context: Context, cluster: str, pool: str, doors: Doors) -> None:

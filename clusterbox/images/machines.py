@@ -48,9 +48,9 @@ class Verifier:
 def find_place(context: Context, definition: ImageDefinition) -> BuildPlace:
     """Return where machines of the site that serve no cluster stand: subnet and security group.
 
-    It is the subnet of the admin box, or the first one where there is no box, and the group of the
-    admin box, which lets nobody in and has a way out. Raises StepFailedError where the site has not
-    been deployed.
+    It is the subnet of the admin box, or the first one where there is no box, and the group of images,
+    which lets nobody in and has a way out to HTTPS alone. Raises StepFailedError where the site has
+    not been deployed.
     """
     return steadily(context, "finding subnet and group", lambda: _find_place(context, definition))
 
@@ -64,8 +64,8 @@ def _find_place(context: Context, definition: ImageDefinition) -> BuildPlace:
     if subnet is None:
         found = ec2.describe_subnets(Filters=_named(environment, name))["Subnets"]
         subnet = _only(environment, f"subnet {name}", [each["SubnetId"] for each in found])
-    groups = ec2.describe_security_groups(Filters=_named(environment, "admin"))["SecurityGroups"]
-    group = _only(environment, "security group of the admin box", [g["GroupId"] for g in groups])
+    groups = ec2.describe_security_groups(Filters=_named(environment, "images"))["SecurityGroups"]
+    group = _only(environment, "security group of images", [g["GroupId"] for g in groups])
     key = None
     if definition.launch_accounts:
         alias = f"alias/clusterbox/{environment.name}"

@@ -44,9 +44,13 @@ def open_platform(variables: Mapping[str, str], clock: Clock | None = None) -> P
     return kind(variables, clock or Clock())
 
 
-def branch_name(run: str) -> str:
-    """Return the branch of a run, which is the same whenever it is called."""
-    return f"patch-day/{run}"
+def branch_name(environment: str, run: str) -> str:
+    """Return the branch of a run, which is the same whenever it is called.
+
+    Runs of two environments have the same id where they begin on one day: on one branch, each would
+    take the other's images out of the lock again.
+    """
+    return f"patch-day/{environment}/{run}"
 
 
 def propose_lock(
@@ -66,7 +70,7 @@ def propose_lock(
             raise InputError(f"the change holds the value of {name}; it is not sent")
     return place.propose(
         Proposal(
-            branch=branch_name(run),
+            branch=branch_name(environment, run),
             title=title,
             body=body,
             message=f"{title}\n\nWritten by `clusterbox patch-day`; {LOCK} is the whole change.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from clusterbox.errors import ClusterboxError, InputError
 from clusterbox.images.checkpoint import restore_files, save_files
 from clusterbox.images.context import Clock, Context
 from clusterbox.images.execute import Execution, Outcome, Run, check_world
-from clusterbox.images.lease import SECONDS, Lease, this_process, whoami
+from clusterbox.images.lease import SECONDS, Lease, LeaseLostError, this_process, whoami
 from clusterbox.images.plan import Action, Options, Plan
 from clusterbox.images.promotion import propose_again
 from clusterbox.images.record import Event, Record, Store, is_over, open_store
@@ -117,12 +117,14 @@ class PatchDay:
                 raise InputError(f"the run {plan.run} has ended; plan a new one")
             if not events:
                 self._begin(store, plan)
+            else:
+                self._refuse_other_plan(store, plan)
             record = Record.open(store, plan.run, whoami())
+            record.check = lease.check
             if not events:
                 record.append("begun", environment=plan.environment, target=self.target.name)
-            elif taken := restore_files(store, plan.run, self.root, plan.environment):
-                record.append("noted", restored=taken)
-                self.progress.note(f"{', '.join(taken)}: as the run has left it")
+            else:
+                self._go_on(store, plan, record)
             outcome = self._execute(plan, record, only, lease)
             if not outcome.failed and all(step.id in outcome.done for step in plan.steps):
                 record.append("completed")
@@ -155,6 +157,24 @@ class PatchDay:
             check_world(plan, look(self.root, self.environment, self.target, names).facts())
         store.create(plan)
 
+    def _refuse_other_plan(self, store: Store, plan: Plan) -> None:
+        """Raise InputError where a run of this id has begun by another plan; options may differ."""
+        begun = store.read_plan(plan.run)
+        if begun is not None and replace(begun, options=plan.options) != plan:
+            raise InputError(
+                f"the run {plan.run} was begun by another plan, of {begun.created}: go on with it "
+                "(without --plan), or plan again"
+            )
+
+    def _go_on(self, store: Store, plan: Plan, record: Record) -> None:
+        """Bring the files to where the run was, and record what is decided otherwise this time."""
+        begun = store.read_plan(plan.run)
+        if begun is not None and begun.options != plan.options:
+            record.append("noted", options=asdict(plan.options))
+        if taken := restore_files(store, plan.run, self.root, plan.environment):
+            record.append("noted", restored=taken)
+            self.progress.note(f"{', '.join(taken)}: as the run has left it")
+
     def _execute(
         self, plan: Plan, record: Record, only: Collection[Action] | None, lease: Lease
     ) -> Outcome:
@@ -185,8 +205,9 @@ class PatchDay:
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
+            record.check()
             save_files(record.store, record.run, self.root, self.environment.name)
-        except (BotoCoreError, ClientError) as error:
+        except (BotoCoreError, ClientError, LeaseLostError) as error:
             record.behind = f"what the run wrote is only in {self.root}: {error}"
 
     def _propose(self, context: Context, record: Record) -> None:
@@ -199,6 +220,7 @@ class PatchDay:
         if self.target.name != "aws" or not moved.intersection((*ROLLING, "restore")):
             return
         try:
+            record.check()
             url = propose_again(context)
         except ClusterboxError as error:
             record.append("noted", proposal=f"the merge request is not up to date: {error}")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from clusterbox.errors import InputError
 
 VERSION = 1
+# A run's id: its date, and a number from the second one of a day on. It names files and branches.
+_RUN = re.compile(r"\d{4}-\d\d-\d\d(-\d{1,4})?", re.ASCII)
 
 Action = Literal[
     "bake",
@@ -109,7 +112,11 @@ class Plan:
         """Return the plan of a JSON text; raises InputError where it is none of this version."""
         try:
             data = json.loads(text)
+            if not isinstance(data, dict) or "version" not in data:
+                raise InputError("this is not a plan of a patch day")
             version = data.pop("version")
+            if not _RUN.fullmatch(str(data["run"])):
+                raise InputError(f"the plan's run is {data['run']!r}, which is no date of a run")
             if version != VERSION:
                 raise InputError(
                     f"the plan is of version {version}, and this clusterbox reads {VERSION}; "
@@ -130,4 +137,6 @@ class Plan:
 
 
 def _step(data: dict[str, Any]) -> Step:
+    if data["action"] not in get_args(Action):
+        raise ValueError(f"there is no action {data['action']}")
     return Step(**{**data, "after": tuple(data["after"])})

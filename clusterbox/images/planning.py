@@ -17,6 +17,7 @@ from clusterbox.images.components import render_bundle
 from clusterbox.images.live import LivePart, fetch_live
 from clusterbox.images.parents import resolve_parent
 from clusterbox.images.plan import Options, Plan, PlannedImage, Step
+from clusterbox.images.rollout import find_unsupported
 from clusterbox.images.usage import Part, find_parts
 from clusterbox.site.image_definitions import (
     ImageDefinition,
@@ -24,6 +25,7 @@ from clusterbox.site.image_definitions import (
     image_definition_names,
     load_image_definition,
 )
+from clusterbox.site.load import Repository
 
 if TYPE_CHECKING:
     from clusterbox.deployment.targets import Target
@@ -182,8 +184,17 @@ def _roll_out(world: World, options: Options) -> tuple[list[Step], list[str]]:
         if cluster in standing
     }
     unsupported += _find_unmovable(moving)
+    stuck = _find_stuck(world, list(moving))
+    if options.head != "replace":
+        # A second cluster starts with queues of the new image.
+        unsupported += stuck.values()
     moving = {
-        cluster: [part for part in parts if part.movable or part.kind == "head"]
+        cluster: [
+            part
+            for part in parts
+            if part.kind == "head"
+            or (part.movable and not (part.kind == "queue" and cluster in stuck))
+        ]
         for cluster, parts in moving.items()
     }
     canary_cluster, canary_queue = _find_canary(moving, options)
@@ -194,6 +205,8 @@ def _roll_out(world: World, options: Options) -> tuple[list[Step], list[str]]:
         steps += _roll_cluster(cluster, moving[cluster], options, (canary_cluster, canary_queue))
         if options.head == "leave" and any(part.kind == "head" for part in moving[cluster]):
             unsupported.append(f"the head node of {cluster} is left as it is, on request")
+        if options.head == "patch":
+            unsupported += _find_kept_kernel(world, cluster, moving[cluster])
     admin = world.environment.admin_box
     if admin is not None and admin.image in world.definitions:
         steps.append(Step(id="admin-box", action="admin-box", subject={"image": admin.image}))
@@ -265,6 +278,29 @@ def _find_unmovable(moving: Mapping[str, Sequence[Part]]) -> list[str]:
         for cluster, parts in moving.items()
         for part in parts
         if part.kind != "head" and not part.movable
+    ]
+
+
+def _find_stuck(world: World, clusters: Sequence[str]) -> dict[str, str]:
+    """Return the clusters whose queues ParallelCluster does not move while they run, with why."""
+    repository = Repository(world.root)
+    found = {
+        entry.name: find_unsupported(repository.load_cluster(entry), entry.name)
+        for entry in world.environment.clusters
+        if entry.name in clusters
+    }
+    return {cluster: f"{why}; they stay pinned" for cluster, why in found.items() if why}
+
+
+def _find_kept_kernel(world: World, cluster: str, parts: Sequence[Part]) -> list[str]:
+    """Return what a head node of an image of ParallelCluster keeps when it is patched in place."""
+    return [
+        f"the head node of {cluster} is patched in place and keeps its kernel with the modules and "
+        "drivers built for it (Lustre, EFA, NVIDIA); --head replace brings those of the image"
+        for part in parts
+        if part.kind == "head"
+        and part.image is not None
+        and world.definitions[part.image].parallelcluster_version
     ]
 
 

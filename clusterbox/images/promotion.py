@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -56,20 +56,20 @@ def promote(
     # Asked before anything is written: a job that cannot propose the lock would lose it.
     place = _open(context, variables, clock)
     repository = Repository(context.root)
+    # A cluster that does not stand has nothing to keep: it starts on the new image.
+    standing = {part.cluster for part in fetch_live(context.target, context.environment)}
     lock = repository.load_lock()
     promoted = {image.image: _make_entry(context, lock, image) for image in context.plan.images}
     changed = {name: entry for name, entry in promoted.items() if entry is not None}
     if changed:
-        new = _pin_parts(context, repository, lock, changed)
+        new = _pin_parts(context, repository, lock, changed, standing)
         for name, entry in changed.items():
             new = new.with_image(context.environment.name, name, entry)
         write_whole(context.root / LOCK, render_lock(new))
-        for name, entry in changed.items():
-            before = entry.previous.ami if entry.previous else None
-            context.note("noted", image=name, locked=entry.ami, before=before)
+    _note(context)
     url = _propose(context, place, variables)
     if place is None:
-        branch = branch_name(context.plan.run)
+        branch = branch_name(context.environment.name, context.plan.run)
         context.progress.note(
             f"{LOCK} is written; commit it on a branch such as {branch} and open a merge request"
         )
@@ -153,6 +153,15 @@ def _make_entry(context: Context, lock: ImageLock, planned: PlannedImage) -> Loc
     )
 
 
+def _note(context: Context) -> None:
+    """Record what is locked now and was before; again by each call, since a kill may have cut it off."""
+    locked = Repository(context.root).load_lock().environments[context.environment.name]
+    for image in context.plan.images:
+        entry = locked[image.image]
+        before = entry.previous.ami if entry.previous else None
+        context.note("noted", image=image.image, locked=entry.ami, before=before)
+
+
 def _result(context: Context, step: str) -> Mapping[str, Any]:
     found = context.results.get(step)
     if found is None:
@@ -202,11 +211,10 @@ def _pin_parts(
     repository: Repository,
     lock: ImageLock,
     changed: Mapping[str, LockedImage],
+    standing: Collection[str],
 ) -> ImageLock:
     """Return the lock with every part that stands pinned to what it is locked to now."""
     environment = context.environment
-    # A cluster that does not stand has nothing to keep: it starts on the new image.
-    standing = {part.cluster for part in fetch_live(context.target, environment)}
     for entry in environment.clusters:
         if entry.name not in standing:
             continue

@@ -10,12 +10,13 @@ import json
 import os
 import threading
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from clusterbox.images.lease import LeaseLostError
 from clusterbox.images.plan import Plan
 from clusterbox.site.environment import Environment
 
@@ -114,6 +115,10 @@ def open_store(root: Path, environment: Environment, s3: Any) -> Store:
     )
 
 
+def _check_nothing() -> None:
+    pass
+
+
 @dataclass
 class Record:
     """The record of one run, to which lines are appended; threads may share it."""
@@ -124,6 +129,8 @@ class Record:
     events: list[Event] = field(default_factory=list)
     # Why S3 lacks the last lines; empty where it has all.
     behind: str = ""
+    # Raises LeaseLostError where another operator writes this record by now.
+    check: Callable[[], None] = field(default=_check_nothing, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @classmethod
@@ -162,9 +169,11 @@ class Record:
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
+            # What a run that was taken over has to say must not replace what the other one says.
+            self.check()
             self.store.put(f"{self.run}/record.jsonl", self.text())
             self.behind = ""
-        except (BotoCoreError, ClientError) as error:
+        except (BotoCoreError, ClientError, LeaseLostError) as error:
             self.behind = f"the record is only in {self._path}: {error}"
 
     def text(self) -> str:
@@ -193,6 +202,17 @@ def done_results(events: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any
         for event in events
         if event.get("event") in ("done", "skipped") and "step" in event
     }
+
+
+def find_held(events: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the clusters whose jobs a run has held and, as far as it knows, not let go again."""
+    held: dict[str, None] = {}
+    for event in events:
+        if event.get("event") == "held":
+            held[str(event["cluster"])] = None
+        elif event.get("event") in ("released", "patched"):
+            held.pop(str(event["cluster"]), None)
+    return list(held)
 
 
 def is_over(events: Iterable[Mapping[str, Any]]) -> bool:

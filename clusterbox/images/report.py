@@ -51,6 +51,19 @@ class ImageReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HeadReport:
+    """One head node that was patched in place; None where the record does not say it."""
+
+    cluster: str
+    instance: str | None
+    kernel_before: str | None
+    kernel_after: str | None
+    snapshot: str | None
+    changes: tuple[Change, ...] | None
+    modules_gone: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """One run, as both pages show it."""
 
@@ -61,6 +74,7 @@ class Report:
     begun: str
     ended: str
     images: tuple[ImageReport, ...]
+    heads: tuple[HeadReport, ...]
     times: tuple[StepTime, ...]
     unsupported: tuple[str, ...]
     users: tuple[str, ...]
@@ -90,6 +104,11 @@ def render_markdown(store: Store, run: str) -> str:
         parts += ["## Images", table(IMAGE_COLUMNS, [_cells(row) for row in image_rows(report)])]
     for image in report.images:
         parts += [f"### {text(image.image)}: packages", _packages(image), _advisories_text(image)]
+    if report.heads:
+        parts += ["## Head nodes", table(HEAD_COLUMNS, [_cells(row) for row in head_rows(report)])]
+    for head in report.heads:
+        if head.changes is not None:
+            parts += [f"### Head node of {text(head.cluster)}: packages", _changes(head.changes)]
     parts += ["## Steps", table(STEP_COLUMNS, [_cells(row) for row in step_rows(report)])]
     if report.failures:
         parts.append("## Failures")
@@ -138,6 +157,11 @@ def read_report(store: Store, run: str) -> Report:
             )
             for image in (plan.images if plan else ())
         ),
+        heads=tuple(
+            _read_head(result)
+            for step, result in results.items()
+            if step.startswith("head:") and not result.get("skipped")
+        ),
         times=tuple(read_times(plan, events)),
         unsupported=plan.unsupported if plan else (),
         users=plan.users if plan else (),
@@ -146,6 +170,31 @@ def read_report(store: Store, run: str) -> Report:
         told=tuple(str(note.get("subject", "")) for note in notes if "told" in note),
         retired=tuple(str(note["retired"]) for note in notes if "retired" in note),
         merge_request=results.get("promote", {}).get("merge_request"),
+    )
+
+
+def _read_head(result: Mapping[str, Any]) -> HeadReport:
+    """Return what patching a head node returned (head_node.py)."""
+    packages = result.get("packages")
+    changes = None
+    if isinstance(packages, Mapping):
+        added = [Change(name, None, str(new)) for name, new in packages.get("added", {}).items()]
+        removed = [
+            Change(name, str(old), None) for name, old in packages.get("removed", {}).items()
+        ]
+        upgraded = [
+            Change(name, str(old), str(new))
+            for name, (old, new) in packages.get("upgraded", {}).items()
+        ]
+        changes = tuple(sorted([*added, *removed, *upgraded], key=lambda change: change.name))
+    return HeadReport(
+        cluster=str(result.get("cluster", "")),
+        instance=result.get("instance"),
+        kernel_before=result.get("kernel_before"),
+        kernel_after=result.get("kernel_after"),
+        snapshot=result.get("snapshot"),
+        changes=changes,
+        modules_gone=tuple(map(str, result.get("modules_gone") or ())),
     )
 
 
@@ -187,6 +236,7 @@ def _advisories(verify: Mapping[str, Any]) -> Advisories | None:
 
 
 IMAGE_COLUMNS = ("image", "AMI", "before", "kernel", "before", "Slurm", "parent", "checks")
+HEAD_COLUMNS = ("cluster", "kernel", "before", "packages", "modules gone", "machine", "snapshot")
 STEP_COLUMNS = ("step", "state", "began", "took", "expected", "attempts")
 RUNS_COLUMNS = ("part", "by the lock", "runs (machines)", "state")
 PACKAGE_COLUMNS = ("package", "before", "after")
@@ -207,6 +257,22 @@ def image_rows(report: Report) -> list[tuple[str, ...]]:
             _checks(image.verify),
         )
         for image in report.images
+    ]
+
+
+def head_rows(report: Report) -> list[tuple[str, ...]]:
+    """Return a row for each head node that was patched, as plain text."""
+    return [
+        (
+            head.cluster,
+            head.kernel_after or "not known",
+            head.kernel_before or "not known",
+            "not known" if head.changes is None else count_changes(head.changes),
+            ", ".join(head.modules_gone),
+            head.instance or "",
+            head.snapshot or "none",
+        )
+        for head in report.heads
     ]
 
 
@@ -268,9 +334,12 @@ def count_changes(changes: Sequence[Change]) -> str:
 
 
 def _packages(image: ImageReport) -> str:
-    changes = image.changes
-    if changes is None:
+    if image.changes is None:
         return "Not known: the packages of this image or of the one before are in no record."
+    return _changes(image.changes)
+
+
+def _changes(changes: Sequence[Change]) -> str:
     if not changes:
         return "No package changed."
     rows = [_cells((each.name, each.before or "", each.after or "")) for each in changes]

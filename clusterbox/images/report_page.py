@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 from html import escape
 
 from clusterbox.images import report as reports
-from clusterbox.images.report import ImageReport, Report
+from clusterbox.images.packages import Change
+from clusterbox.images.report import HeadReport, ImageReport, Report
 from clusterbox.images.timeline import Attempt, StepTime, show_seconds
 
 # Sizes in CSS pixels of the drawing; the page scales it to its width.
@@ -64,6 +65,8 @@ def render_page(report: Report) -> str:
             *(_failure(time) for time in report.failures),
             _section("Images", _table(reports.IMAGE_COLUMNS, reports.image_rows(report))),
             *(_image(image) for image in report.images),
+            _section("Head nodes", _table(reports.HEAD_COLUMNS, reports.head_rows(report))),
+            *(_head(head) for head in report.heads),
             _section(
                 "Steps",
                 f"{render_chart(report.times)}\n"
@@ -167,16 +170,23 @@ def _failure(time: StepTime) -> str:
     return f'<p class="failure">{escape(words)}</p>'
 
 
-def _image(image: ImageReport) -> str:
-    changes = image.changes
+def _head(head: HeadReport) -> str:
+    title = f"Head node of {head.cluster}"
+    return f"<section><h3>{escape(title)}</h3>\n{_changes(head.changes)}</section>"
+
+
+def _changes(changes: Sequence[Change] | None) -> str:
     if changes is None:
-        found = "<p>Packages: not known, because one of both lists is in no record.</p>"
-    else:
-        rows = [(each.name, each.before or "", each.after or "") for each in changes]
-        found = (
-            f"<details><summary>Packages: {escape(reports.count_changes(changes))}</summary>"
-            f"{_table(reports.PACKAGE_COLUMNS, rows)}</details>"
-        )
+        return "<p>Packages: not known, because one of both lists is in no record.</p>"
+    rows = [(each.name, each.before or "", each.after or "") for each in changes]
+    return (
+        f"<details><summary>Packages: {escape(reports.count_changes(changes))}</summary>"
+        f"{_table(reports.PACKAGE_COLUMNS, rows)}</details>"
+    )
+
+
+def _image(image: ImageReport) -> str:
+    found = _changes(image.changes)
     for title, advisories in reports.advisory_sections(image):
         found += f"\n<p>{escape(title)}</p>{_table(reports.ADVISORY_COLUMNS, advisories)}"
     return f"<section><h3>{escape(image.image)}</h3>\n{found}</section>"

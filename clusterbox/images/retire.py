@@ -14,6 +14,7 @@ from clusterbox.aws import Account, Gap, tags_of
 from clusterbox.costs.price import Unknown
 from clusterbox.costs.prices import load_prices
 from clusterbox.images.context import Context, Result, StepFailedError
+from clusterbox.images.head_snapshots import find_old_snapshots
 from clusterbox.images.image_uses import read_uses
 from clusterbox.images.plan import Step
 from clusterbox.images.promotion import TAG_VERIFIED
@@ -65,6 +66,8 @@ class _Findings:
     images: list[Retirable]
     gaps: list[Gap]
     leftovers: list[str]
+    # Of head nodes, from before they were patched.
+    old_snapshots: list[str]
 
     @property
     def unused(self) -> list[Retirable]:
@@ -121,7 +124,7 @@ def retire(
     *,
     pcluster_delete: Callable[[str], None] | None = None,
 ) -> Result:
-    """Delete the images that nothing uses, and what an earlier call left of theirs.
+    """Delete the images that nothing uses, what an earlier call left of theirs, and old snapshots.
 
     Returns the AMIs that are `retired` and `kept`, `freed_gib` and `usd_month`, the most that is
     saved. Raises StepFailedError for what could not be read, with nothing deleted, and for what
@@ -133,7 +136,9 @@ def retire(
     if found.gaps:
         listed = "\n".join(f"  {gap}" for gap in found.gaps)
         raise StepFailedError(f"nothing is retired, because not all uses are known:\n{listed}")
-    failures = [*_delete_snapshots(target, found.leftovers)]
+    failures = [*_delete_snapshots(target, [*found.leftovers, *found.old_snapshots])]
+    if found.old_snapshots:
+        context.note("noted", deleted_snapshots=found.old_snapshots)
     retired = []
     kept = {image.ami: image.kept for image in found.images if image.kept is not None}
     ends = _delete_all(root, target, environment, found.unused, keep, pcluster_delete)
@@ -171,11 +176,16 @@ def _look(root: Path, target: Target, environment: Environment, keep: int) -> _F
     judged = _keep_last([_judge(image, uses, environment, lock) for image in images], keep)
     judged = [_keep_shared(account, environment, image) for image in judged]
     leftovers = [*_read_leftovers(account, {image.ami for image in images})]
+    old_snapshots = [
+        snapshot
+        for snapshot in find_old_snapshots(account, environment, keep)
+        if snapshot not in uses
+    ]
     if account.gaps:
         why = f"not everything could be read: {account.gaps[0]}"
         judged = [replace(image, kept=image.kept or why) for image in judged]
-        leftovers = []
-    return _Findings(judged, account.gaps, leftovers)
+        leftovers, old_snapshots = [], []
+    return _Findings(judged, account.gaps, leftovers, old_snapshots)
 
 
 def _delete_all(
@@ -237,10 +247,20 @@ def _read_images(account: Account, environment: Environment, root: Path) -> Iter
             created=str(item.get("CreationDate", "")),
             gib=gib,
             usd_month=None if price is None else price * gib,
-            kept="it is being made" if state in ("pending", "transient") else None,
+            kept=_find_obstacle(item, state),
             image_id=tags.get(TAG_IMAGE_ID),
             verified=tags.get(TAG_VERIFIED) == "passed",
         )
+
+
+def _find_obstacle(item: Mapping[str, Any], state: str) -> str | None:
+    """Return why EC2 would not delete an image."""
+    if state in ("pending", "transient"):
+        return "it is being made"
+    protection = str(item.get("DeregistrationProtection") or "disabled")
+    if protection != "disabled":
+        return f"protected against deregistration ({protection})"
+    return None
 
 
 @cache
@@ -258,6 +278,8 @@ def _judge(
         return image
     why = next((uses[each] for each in (image.ami, *image.snapshots) if each in uses), None)
     locked = lock.environments.get(environment.name, {}).get(image.image)
+    if why is None and locked is None and image.image in environment.images:
+        why = "the lock has none of it yet: this one may be promoted still"
     if why is None and locked is not None:
         created, baked = _time(image.created), _time(locked.baked)
         # One that is not promoted yet, perhaps another operator's.

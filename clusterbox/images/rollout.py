@@ -103,8 +103,11 @@ def skip_if_busy(
 ) -> Result | None:
     """Return why a cluster is left alone, where the operator wants only idle ones touched.
 
-    A cluster whose queues are on their way to `amis` since an earlier call is not left half-way.
+    A cluster whose queues are on their way to `amis` since an earlier call is not left half-way,
+    and one of which a part was left in this run is left as a whole: its gate has tried nothing.
     """
+    if (left := find_left(context, cluster)) is not None:
+        return {"skipped": left}
     if not context.options.when_idle:
         return None
     if amis and _is_begun(context, cluster, amis):
@@ -114,6 +117,15 @@ def skip_if_busy(
         return None
     what = "1 job runs" if len(running) == 1 else f"{len(running)} jobs run"
     return {"skipped": f"left: {what} on {cluster}", "jobs": [str(job) for job in running]}
+
+
+def find_left(context: Context, cluster: str) -> str | None:
+    """Return which queues of a cluster this run has left alone and why; None where it has not."""
+    for step in context.plan.steps:
+        skipped = context.results.get(step.id, {}).get("skipped")
+        if skipped and step.action == "queues" and step.subject.get("cluster") == cluster:
+            return f"{step.id} was left out ({skipped})"
+    return None
 
 
 def find_remains(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import hashlib
 import json
 import re
 import time
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -35,6 +38,9 @@ printf '@slurm\\n'; if [ -x /opt/slurm/bin/sinfo ]; then /opt/slurm/bin/sinfo -V
 printf '@release\\n'; cat /etc/clusterbox/image-release.json
 printf '@packages\\n'; cat /etc/clusterbox/image-packages.txt
 """
+# Packages and advisories are several times what Systems Manager returns of one command, so that they
+# are read in pieces. Nothing is kept on the machine: each command makes the same text again.
+_PIECE = 16_000
 # A line of image-packages.txt: NAME-EPOCH:VERSION-RELEASE.ARCH (ami/steps/record.py).
 _PACKAGE = re.compile(r"(?P<name>.+)-\d+:(?P<version>[^-]+-[^-]+)\.[^.]+")
 
@@ -171,11 +177,23 @@ def parse_checks(output: str) -> tuple[list[Check], int]:
 
 
 def _read_facts(context: Context, remote: Remote) -> Facts:
-    output = _run(context, remote, "reading the record of the image", _FACTS, _READ_SECONDS)
+    packed = ""
+    while len(packed) % _PIECE == 0:
+        script = _facts_script(len(packed))
+        piece = _run(context, remote, "reading the record of the image", script, _READ_SECONDS)
+        if not piece:
+            break
+        packed += piece
     try:
-        return parse_facts(output)
-    except ValueError as error:
+        return parse_facts(gzip.decompress(base64.b64decode(packed, validate=True)).decode())
+    except (ValueError, OSError, EOFError, zlib.error) as error:
         raise StepFailedError(f"the machine's record cannot be read: {error}") from error
+
+
+def _facts_script(start: int) -> str:
+    """Return what prints one piece of the facts, compressed and in Base64, from a character on."""
+    pipe = f"gzip -nc | base64 -w0 | tail -c +{start + 1} | head -c {_PIECE}"
+    return f"{{\n{_FACTS}}} | {pipe}\n"
 
 
 def parse_facts(output: str) -> Facts:

@@ -1525,6 +1525,16 @@ ACCESS = [
         "cannot be added later",
     ),
     Broken(
+        "a changed budget that no update applies",
+        HPC,
+        {"HeadNode.CustomActions.OnNodeUpdated.Args": ABSENT},
+        "BudgetLimits",
+        "INFO",
+        "HeadNode.CustomActions.OnNodeUpdated",
+        "without ${limits.revision} among its arguments",
+        "under OnNodeUpdated of the head node",
+    ),
+    Broken(
         "password among the arguments of a script",
         ECO,
         {

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
-from datetime import UTC
+from collections.abc import Sequence
+from datetime import UTC, tzinfo
+from fractions import Fraction
+from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from clusterbox.costs.meter_charges import compute_charges
 from clusterbox.costs.meter_time import (
     Period,
     day_of,
@@ -12,8 +18,9 @@ from clusterbox.costs.meter_time import (
     month_of,
     parse_moment,
 )
-from clusterbox.costs.usage import parse_time, render_time
+from clusterbox.costs.usage import Usage, parse_time, render_time
 from clusterbox.errors import InputError
+from tests.costs.meter_records import disk, head, rates
 
 DENVER = find_timezone("America/Denver")
 
@@ -65,6 +72,12 @@ def test_midnights_are_those_within_a_period() -> None:
     assert found == ["2025-11-02T06:00:00Z", "2025-11-03T07:00:00Z"]
 
 
+def test_a_date_that_a_zone_left_out_is_no_day() -> None:
+    apia = find_timezone("Pacific/Apia")
+    found = midnights(month_of(parse_time("2011-12-15T00:00:00Z"), apia), apia)
+    assert len(found) == len(set(found)) == 29
+
+
 @pytest.mark.parametrize(
     ("text", "moment"),
     [
@@ -93,3 +106,64 @@ def test_unknown_time_zones_are_refused(name: str) -> None:
 def test_a_time_that_cannot_be_meant_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="is not a time"):
         parse_moment(text, DENVER)
+
+
+# Zones whose clocks change in both halves of the world, by half an hour, by a whole day, and never.
+zones = st.sampled_from(
+    [
+        "UTC",
+        "America/Denver",
+        "America/Santiago",
+        "Australia/Lord_Howe",
+        "Asia/Kathmandu",
+        "Pacific/Apia",
+    ]
+).map(find_timezone)
+# Mid-December 2011, when Apia left out a day, to 2037; ends of months and leap days among them.
+moments = st.one_of(
+    st.integers(parse_time("2011-12-15T00:00:00Z"), parse_time("2037-12-31T00:00:00Z")),
+    st.builds(
+        lambda year, month, seconds: parse_time(f"{year}-{month:02}-01T00:00:00Z") + seconds,
+        st.integers(2012, 2037),
+        st.integers(1, 12),
+        st.integers(-36 * 3600, 36 * 3600),
+    ),
+    st.builds(
+        lambda year, seconds: parse_time(f"{year}-02-29T00:00:00Z") + seconds,
+        st.sampled_from([2012, 2024, 2028]),
+        st.integers(0, 24 * 3600),
+    ),
+)
+
+
+@given(moments, zones)
+def test_every_moment_is_in_its_day_and_its_day_in_its_month(at: int, zone: tzinfo) -> None:
+    day, month = day_of(at, zone), month_of(at, zone)
+    assert month.start <= day.start <= at < day.end <= month.end
+    assert 22 * 3600 < day.seconds < 26 * 3600
+
+
+@given(moments, zones)
+def test_the_days_of_a_month_follow_each_other_without_gap_or_overlap(
+    at: int, zone: tzinfo
+) -> None:
+    month = month_of(at, zone)
+    edges = [month.start, *midnights(month, zone), month.end]
+    days = [Period(start, end) for start, end in pairwise(edges)]
+    assert days == [day_of(day.start, zone) for day in days]
+    assert sum(day.seconds for day in days) == month.seconds
+
+
+@given(moments, zones)
+def test_what_runs_all_month_costs_the_same_by_days_and_by_the_month(at: int, zone: tzinfo) -> None:
+    month = month_of(at, zone)
+    usage = Usage((head(month.start - 3600),), (disk(month.start - 3600),))
+
+    def cost(period: Period, cuts: Sequence[int] = ()) -> Fraction:
+        charges = compute_charges(usage, (), rates(), period, cuts=cuts)
+        return sum((item.amount.usd for item in charges.items), Fraction(0))
+
+    edges = [month.start, *midnights(month, zone), month.end]
+    by_day = [cost(Period(start, end)) for start, end in pairwise(edges)]
+    assert sum(by_day) == cost(month) == cost(month, edges[1:-1])
+    assert min(by_day) > 0

@@ -86,6 +86,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[PriceLis
         instance("m5.large", "0.107", region="eu-west-1"),
         service("AmazonEC2", "USW2-EBS:VolumeUsage.gp3", "GB-Mo", "0.09"),
         service("AmazonEFS", "USW2-TimedStorage-ByteHrs", "GB-Mo", "0.31"),
+        service("AmazonFSx", "USW2-Storage", "GB-Mo", "0.15", fileSystemType="Lustre"),
     ]
     running = PriceListServer(offers)
     threading.Thread(target=running.serve_forever, args=[0.01], daemon=True).start()
@@ -128,10 +129,12 @@ def test_all_pages_are_fetched_and_used_from_then_on(
     assert 'ec2/linux,m5.8xlarge,hour,0.8,published,"AWS price list, SKU SKUm5.8xlarge"' in lines
     assert not any("0.107" in line for line in lines)
     capsys.readouterr()
-    assert show(repository, "m5.2xlarge", "gp3", "t3.micro", "nat.hour") == 0
+    assert show(repository, "m5.2xlarge", "gp3", "t3.micro", "nat.hour", "SCRATCH.SSD") == 0
     shown = capsys.readouterr().out
     assert "0.2" in shown
     assert "0.09" in shown
+    assert "0.15" in shown  # FSx for Lustre, in place of the shipped 0.14
+    assert "0.14" not in shown
     assert "no price of ec2/linux t3.micro" in shown  # the shipped one must not fill it
     assert "32.85" in shown  # of the shipped table, because the list had none
 
@@ -201,6 +204,68 @@ def test_a_bulk_file_is_read_instead_where_it_is_given(
     file.write_text(json.dumps(offer_file([instance("m5.large", "0.2")])), encoding="utf-8")
     assert refresh(repository, "--source", "bulk", "--file", str(file)) == 0
     assert "1 prices of 2026-11-01" in capsys.readouterr().err
+
+
+def test_files_of_several_services_make_one_list(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tests.costs.price_rows import offer_file
+
+    offers = {
+        "ec2": instance("m5.large", "0.2"),
+        "fsx": service("AmazonFSx", "USW2-Storage", "GB-Mo", "0.15", fileSystemType="Lustre"),
+    }
+    files = []
+    for name, entry in offers.items():
+        data = offer_file([entry])
+        if name == "fsx":
+            data["publicationDate"] = "2026-03-01T00:00:00Z"
+        file = repository / f"{name}.json"
+        file.write_text(json.dumps(data), encoding="utf-8")
+        files.append(str(file))
+    assert refresh(repository, "--source", "bulk", "--file", *files) == 0
+    # The date of the instance prices: those of FSx are of March because they did not change since.
+    assert "2 prices of 2026-11-01" in capsys.readouterr().err
+    assert show(repository, "m5.large", "SCRATCH.SSD") == 0
+    shown = capsys.readouterr().out
+    assert "0.2" in shown
+    assert "0.15" in shown
+
+
+def test_a_truncated_download_keeps_the_old_snapshot(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tests.costs.price_rows import offer_file
+
+    texts = [
+        json.dumps(offer_file([instance("m5.large", usd, sku=f"SKU{usd}")])) for usd in ("0.2", "9")
+    ]
+    file = repository / "index.json"
+    file.write_text(texts[0], encoding="utf-8")
+    assert refresh(repository, "--source", "bulk", "--file", str(file)) == 0
+    path = repository / "prices" / "us-west-2.csv"
+    before = path.read_bytes()
+    file.write_text(texts[1][:-40], encoding="utf-8")
+    assert refresh(repository, "--source", "bulk", "--file", str(file)) == 2
+    assert "download it again" in capsys.readouterr().err
+    assert path.read_bytes() == before
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_files_that_disagree_about_a_price_are_refused(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tests.costs.price_rows import offer_file
+
+    files = []
+    for usd in ("0.2", "0.3"):
+        file = repository / f"{usd}.json"
+        data = offer_file([instance("m5.large", usd, sku=f"SKU{usd}")])
+        file.write_text(json.dumps(data), encoding="utf-8")
+        files.append(str(file))
+    assert refresh(repository, "--source", "bulk", "--file", *files) == 2
+    assert "has two prices" in capsys.readouterr().err
+    assert not (repository / "prices").exists()
 
 
 @pytest.mark.parametrize("words", [["--source", "bulk"], ["--file", "index.json"]])

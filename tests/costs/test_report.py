@@ -412,6 +412,41 @@ def test_an_admin_box_that_runs_without_work_is_an_orphan(
     assert orphans(answers) == expected
 
 
+# Untagged.
+
+
+def tagged(name: str, kind: str = "t3.small", **tags: str) -> dict[str, Any]:
+    return {**instance(name, kind), "Tags": tag_list({"Name": name, **tags})}
+
+
+def test_what_lacks_a_tag_is_reported_by_name_with_what_it_lacks_the_dearest_first() -> None:
+    report = machines(
+        tagged("whole", Owner="ada", Project="p", Environment="ws-dev"),
+        tagged("node", Owner="ada", Project="p", **{"parallelcluster:cluster-name": "ws-eco"}),
+        tagged("cheap", Owner="ada"),
+        tagged("dear", "m5.8xlarge"),
+        tagged("odd", "t9.small", Owner="ada"),
+    )
+    assert section(report, "Untagged").rows == (
+        ("instance", "dear", "i-dear", "Owner, Project, Environment", "1121.28"),
+        ("instance", "cheap", "i-cheap", "Project, Environment", "15.18"),
+        ("instance", "odd", "i-odd", "Project, Environment", "not priced"),
+        ("total", "3 items", "", "without 1 that are not priced", "1136.46"),
+    )
+
+
+def test_a_report_whose_things_all_have_tags_has_no_such_table() -> None:
+    report = machines(tagged("whole", Owner="ada", Project="p", Environment="ws-dev"))
+    assert "Untagged" not in [table.title for table in make_sections(report)]
+
+
+def test_an_account_without_tags_is_not_listed_twice() -> None:
+    rows = section(machines(*(tagged(f"n{number}") for number in range(60))), "Untagged").rows
+    assert len(rows) == 52
+    assert rows[50][1:] == ("10 more, all of them in CSV and JSON", "", "", "151.84")
+    assert rows[51][1] == "60 items"
+
+
 # A DataFrame.
 
 

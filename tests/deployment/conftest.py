@@ -20,6 +20,7 @@ COPIED = (
     "cluster_configs",
     "clusterbox",
     "environments",
+    "monitoring",
     "package-lock.json",
     "pyproject.toml",
     "requirements-pcluster.txt",

@@ -100,6 +100,17 @@ def test_a_cluster_has_a_script_where_its_configuration_names_it(copy: Path) -> 
         "parallelcluster/limits/sandbox-economy-hpc.sh",
     )
     assert "1430.46 USD a month for jobs" in found.text
+    assert found.warning is None
+
+
+def test_who_deploys_is_told_of_weights_that_are_not_those_of_the_prices(copy: Path) -> None:
+    path = copy / "cluster_configs" / "economy-hpc.yaml"
+    text = path.read_text(encoding="utf-8")
+    assert "CPU=48821.918" in text
+    path.write_text(text.replace("CPU=48821.918", "CPU=40000"), encoding="utf-8")
+    (found,) = scripts_of(copy)
+    assert "sandbox-economy-hpc will not hold" in str(found.warning)
+    assert "SlurmQueues[0].CustomSlurmSettings.TRESBillingWeights differ" in str(found.warning)
 
 
 def test_a_cluster_whose_budget_went_gets_a_script_that_takes_its_limits_away(copy: Path) -> None:
@@ -107,6 +118,15 @@ def test_a_cluster_whose_budget_went_gets_a_script_that_takes_its_limits_away(co
     (found,) = scripts_of(copy)
     assert "none, as it has no budget" in found.text
     assert "json.loads('''null''')" in found.text
+
+
+def test_a_site_without_budgets_takes_the_limits_of_its_clusters_away(copy: Path) -> None:
+    path = copy / "environments" / "sandbox.yaml"
+    text = path.read_text(encoding="utf-8")
+    start = text.index("\nbudgets:\n")
+    path.write_text(text[:start] + text[text.index("\n\n", start + 1) :], encoding="utf-8")
+    (found,) = scripts_of(copy)
+    assert "none, as it has no budget" in found.text
 
 
 def test_a_budget_that_does_not_pay_for_the_cluster_stops_the_deployment(copy: Path) -> None:

@@ -81,6 +81,8 @@ class FakeJob:
     ends: datetime | None = None
     user: str = "ada"
     output: str = ""
+    # Host of its srun or salloc, where it is an interactive one.
+    caller: str = ""
 
 
 @dataclass
@@ -556,8 +558,12 @@ class Shell:
         }
         return commands[words[0]](words[1:])
 
-    def _squeue(self, _words: list[str]) -> str:
+    def _squeue(self, words: list[str]) -> str:
         lines = []
+        if words[-1] == "%i|%B":
+            return "".join(
+                f"{job.id}|{job.caller or job.node}\n" for job in self.fake.jobs.values()
+            )
         for job in self.fake.jobs.values():
             if job.state in ("PENDING", "RUNNING"):
                 fields = (
@@ -589,7 +595,10 @@ class Shell:
                 fake.reservations.add(name.removeprefix("ReservationName="))
             case ["delete", name]:
                 fake.reservations.discard(name.removeprefix("ReservationName="))
-            case ["requeue", job]:
+            case ["requeue", *words, job]:
+                ended = fake.jobs[job].state not in ("PENDING", "RUNNING")
+                if ended and words == ["Incomplete"]:
+                    return ""
                 if fake.requeue_refused:
                     raise FailedError("Requested operation is presently disabled")
                 fake.jobs[job].state, fake.jobs[job].node = "PENDING", ""

@@ -97,6 +97,10 @@ class FakeEc2:
                 for each in found
                 if any(fnmatchcase(each[key], wanted) for wanted in item["Values"])
             ]
+        if not words.pop("IncludeDeprecated", False):
+            found = [
+                each for each in found if "DeprecationTime" not in each or each["OwnerId"] == "self"
+            ]
         assert not words
         return "Images", found
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from clusterbox.deployment.cdk import CdkError
-from clusterbox.images.blue_green import replace, successor
+from clusterbox.images.blue_green import find_inner_storage, replace, successor
 from clusterbox.images.context import StepFailedError
 from clusterbox.images.plan import Step
 from clusterbox.site.load import Repository
+from clusterbox.site.yaml_file import parse_yaml
 from tests.images.fake_cluster import CLUSTER, NEW, FakeCluster, run_killed, write_repository
 
 STEP = Step(id=f"replace:{CLUSTER}", action="replace", subject={"cluster": CLUSTER})
@@ -132,3 +133,23 @@ def test_killed_anywhere_and_run_again_there_is_one_cluster(tmp_path: Path) -> N
         assert clusters(fake) == ["ws-eco", SECOND]
 
     assert run_killed(make, run, check) > 15
+
+
+def test_the_disk_of_the_old_head_node_is_kept_as_a_snapshot(fake: FakeCluster) -> None:
+    run(fake)
+    assert [each["tags"]["parallelcluster:cluster-name"] for each in fake.snapshots] == [CLUSTER]
+
+
+@pytest.mark.parametrize(
+    ("share", "inner"),
+    [
+        ("{MountDir: /a, StorageType: Efs, EfsSettings: {FileSystemId: fs-1}}", False),
+        ("{MountDir: /a, StorageType: FsxOntap, FsxOntapSettings: {VolumeId: fsvol-1}}", False),
+        ("{MountDir: /a, StorageType: Efs, EfsSettings: {Encrypted: true}}", True),
+        ("{MountDir: /a, StorageType: Ebs, EbsSettings: {VolumeId: vol-1}}", True),
+        ("{MountDir: /a, StorageType: Ebs}", True),
+    ],
+)
+def test_storage_that_would_go_with_the_old_cluster_is_told(share: str, inner: bool) -> None:
+    config = parse_yaml(f"SharedStorage: [{share}]\n", name="hpc.yaml")
+    assert (find_inner_storage(config) is not None) == inner

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from clusterbox.images.context import StepFailedError
+from clusterbox.images.fleet import RESERVATION
 from clusterbox.images.gate import Demands, find_mounts, gate, parse_checks, render_job
 from clusterbox.images.plan import Step
 from clusterbox.images.rollout import queues
@@ -210,3 +212,19 @@ def test_the_scripts_are_clean() -> None:
     assert len(scripts) == 3
     done = subprocess.run(["shellcheck", *map(str, scripts)], capture_output=True, text=True)
     assert done.stdout == ""
+
+
+def test_a_queue_that_was_left_for_its_jobs_is_not_tried(fake: FakeCluster) -> None:
+    context = fake.context()
+    plan = replace(context.plan, steps=(QUEUES, STEP))
+    left = {QUEUES.id: {"skipped": f"left: 1 job runs on {CLUSTER}"}}
+    result = gate(replace(context, plan=plan, results=left), STEP, fake.doors())
+    assert "1 job runs" in result["skipped"]
+    assert fake.submitted == []
+
+
+def test_jobs_that_are_held_since_a_failed_patch_are_told_at_once(fake: FakeCluster) -> None:
+    fake.reservations.add(RESERVATION)
+    with pytest.raises(StepFailedError, match=f"delete ReservationName={RESERVATION}"):
+        gate(fake.context(), STEP, fake.doors())
+    assert fake.submitted == []

@@ -14,6 +14,7 @@ import pytest
 
 from clusterbox.errors import ClusterboxError
 from clusterbox.images.context import StepFailedError
+from clusterbox.images.execute import StoppedError
 from clusterbox.images.fleet import RESERVATION
 from clusterbox.images.head_facts import Facts, compare_facts, parse_changes, parse_facts
 from clusterbox.images.head_node import TAG_PATCHED, TAG_TYPE, check_memory, head
@@ -50,7 +51,7 @@ def test_it_is_patched_with_a_snapshot_and_jobs_start_again(fake: FakeCluster) -
     assert fake.reservations == set()
     assert fake.machines[HEAD]["tags"][TAG_PATCHED] == RUN
     assert fake.snapshots[0]["tags"]["clusterbox:run"] == RUN
-    assert fake.log == ["held", "snapshot", "rebooting", "patched"]
+    assert fake.log == ["held", "snapshot", "rebooting", "released", "patched"]
 
 
 def test_once_patched_it_is_left_alone(fake: FakeCluster) -> None:
@@ -361,3 +362,16 @@ def test_an_update_that_fails_tells_its_end_and_is_tried_again(
     (folder / "status").unlink()
     run("update.sh", str(folder), environment=machine)
     assert follow(folder, machine).startswith("done ")
+
+
+def test_stopped_while_it_waits_for_jobs_it_lets_others_start_again(fake: FakeCluster) -> None:
+    fake.start_job(hours=48)
+
+    def stop() -> None:
+        if fake.reservations:
+            raise StoppedError("interrupted")
+
+    with pytest.raises(StoppedError):
+        head(dataclasses.replace(fake.context(), check=stop), STEP, fake.doors())
+    assert fake.reservations == set()
+    assert fake.log[-1] == "released"

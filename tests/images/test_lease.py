@@ -131,3 +131,35 @@ def test_a_lease_that_cannot_be_read_is_respected_until_its_time() -> None:
         _lease(s3).acquire()
     s3.pass_time(601)
     _lease(s3).acquire()
+
+
+def test_after_a_sleep_of_the_machine_it_is_renewed_before_anything_is_done() -> None:
+    s3, now = MemoryS3(), [0.0]
+    lease = replace(_lease(s3), clock=lambda: now[0])
+    lease.acquire()
+    now[0] = 3600.0
+    s3.pass_time(3600)
+    lease.check()
+    with pytest.raises(LeaseHeldError):
+        _lease(s3, ELSEWHERE).acquire()
+
+
+def test_after_a_sleep_in_which_somebody_took_it_over_nothing_is_done() -> None:
+    s3, now = MemoryS3(), [0.0]
+    lease = replace(_lease(s3), clock=lambda: now[0])
+    lease.acquire()
+    now[0] = 3600.0
+    s3.pass_time(3600)
+    _lease(s3, ELSEWHERE).acquire()
+    with pytest.raises(LeaseLostError, match="taken over by ann"):
+        lease.check()
+
+
+def test_a_process_of_a_container_of_the_same_name_is_not_taken_for_gone() -> None:
+    s3 = MemoryS3()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    other = Holder("ann", socket.gethostname(), gone.pid, "2026-11-22", "another pid namespace")
+    _lease(s3, other).acquire()
+    with pytest.raises(LeaseHeldError):
+        _lease(s3).acquire()

@@ -61,3 +61,8 @@ def test_images_that_are_gone_are_left_out() -> None:
         "ami-0000000a",
     ]
     assert fetch_images(ec2, []) == {}
+
+
+def test_an_image_that_its_owner_calls_deprecated_is_not_gone() -> None:
+    old = image(LOCKED, OwnerId="123456789012", DeprecationTime="2026-11-01T00:00:00.000Z")
+    assert list(fetch_images(FakeEc2(images=[old]), [LOCKED])) == [LOCKED]

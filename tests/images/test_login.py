@@ -18,6 +18,7 @@ from tests.images.fake_cluster import (
     NEW,
     OLD,
     FakeCluster,
+    FakeJob,
     run_killed,
     write_repository,
 )
@@ -112,3 +113,36 @@ def test_killed_anywhere_and_run_again_the_pool_is_open(tmp_path: Path) -> None:
         ]
 
     assert run_killed(make, move, check) > 20
+
+
+def _call_from_login(fake: FakeCluster, hours: float) -> FakeJob:
+    job = fake.start_job(hours=hours)
+    [address] = [
+        machine["PrivateIpAddress"] for key, machine in fake.machines.items() if "login" in key
+    ]
+    job.caller = f"ip-{address.replace('.', '-')}.ec2.internal"
+    return job
+
+
+def test_an_interactive_job_ends_before_the_node_on_which_it_was_started(fake: FakeCluster) -> None:
+    job = _call_from_login(fake, hours=3)
+    move(fake)
+    assert job.state == "COMPLETED"
+    assert fake.pool["ami"] == NEW
+
+
+def test_an_interactive_job_that_does_not_end_leaves_the_pool_as_it_is(fake: FakeCluster) -> None:
+    job = _call_from_login(fake, hours=48)
+    with pytest.raises(StepFailedError, match=r"was not touched: interactive jobs.*job 7 of ada"):
+        move(fake)
+    assert job.state == "RUNNING"
+    assert fake.pool == {"ami": OLD, "count": 1}
+    assert fake.deployments == 0
+    move(fake, terminate=True, drain_seconds=60.0)
+    assert fake.pool["ami"] == NEW
+
+
+def test_a_job_of_a_script_needs_no_login_node(fake: FakeCluster) -> None:
+    job = fake.start_job(hours=48)
+    move(fake)
+    assert job.state == "RUNNING"

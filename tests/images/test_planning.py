@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -214,3 +215,26 @@ def test_a_second_run_of_a_day_gets_a_number() -> None:
     assert next_run(NOW, []) == "2026-11-22"
     assert next_run(NOW, ["2026-10-20", "2026-11-22"]) == "2026-11-22-2"
     assert next_run(NOW, ["2026-11-22", "2026-11-22-2"]) == "2026-11-22-3"
+
+
+def test_queues_that_cannot_move_while_their_cluster_runs_are_left_and_told(tmp_path: Path) -> None:
+    root = tmp_path / "site"
+    for name in ("ami", "cluster_configs", "environments"):
+        shutil.copytree(ROOT / name, root / name)
+    file = root / "cluster_configs" / "eco.yaml"
+    text = file.read_text(encoding="utf-8")
+    assert "QueueUpdateStrategy: DRAIN" in text
+    file.write_text(
+        text.replace("QueueUpdateStrategy: DRAIN", "QueueUpdateStrategy: COMPUTE_FLEET_STOP")
+    )
+    plan = _plan(_world(root=root))
+    assert not [step for step in _ids(plan) if step.startswith(("queues:ws-eco/", "gate:ws-eco/"))]
+    assert "queues:ws-eco-login/eco" in _ids(plan)
+    [told] = [each for each in plan.unsupported if "QueueUpdateStrategy" in each]
+    assert told.startswith("queues of ws-eco cannot be moved while it runs")
+
+
+def test_a_head_node_that_is_patched_in_place_keeps_its_kernel_and_the_plan_says_so() -> None:
+    [first, *_] = [each for each in _plan().unsupported if "keeps its kernel" in each]
+    assert first.startswith("the head node of ws-eco is patched in place")
+    assert not [each for each in _plan(head="replace").unsupported if "kernel" in each]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from clusterbox.images.lease import LeaseLostError
 from clusterbox.images.plan import Options, Plan
 from clusterbox.images.record import Record, Store
 from tests.images.memory_s3 import MemoryS3
@@ -89,3 +90,22 @@ def test_the_plan_comes_back_from_the_other_place(tmp_path: Path) -> None:
     _store(tmp_path / "a", s3).create(_plan("2026-11-22"))
     assert _store(tmp_path / "b", s3).read_plan("2026-11-22") == _plan("2026-11-22")
     assert _store(tmp_path / "b", s3).read_plan("2026-11-23") is None
+
+
+def test_a_run_that_was_taken_over_does_not_replace_what_the_other_one_recorded(
+    tmp_path: Path,
+) -> None:
+    s3 = MemoryS3()
+    mine, other = _store(tmp_path / "a", s3), _store(tmp_path / "b", s3)
+    record = Record.open(mine, "2026-11-22", "ann")
+    record.append("started", step="promote")
+
+    def lost() -> None:
+        raise LeaseLostError("it was taken over by bob")
+
+    record.check = lost
+    Record.open(other, "2026-11-22", "bob").append("completed")
+    record.append("failed", step="promote")
+    assert [event["event"] for event in other.read("2026-11-22")] == ["started", "completed"]
+    assert "taken over by bob" in record.behind
+    assert [event["event"] for event in mine.read("2026-11-22")][-1] == "failed"

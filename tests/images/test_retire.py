@@ -434,3 +434,13 @@ def test_an_image_that_was_never_locked_may_be_promoted_still(
     lock.write_text(re.sub(r"(?m)^    admin: .*00000002.*\n", "", lock.read_text()))
     why = find(tmp_path, account, site)["ami-000000f1"]
     assert why == "the lock has none of it yet: this one may be promoted still"
+
+
+def test_a_template_with_an_image_of_aws_by_name_is_no_gap(
+    tmp_path: Path, account: RetireAccount, site: Environment
+) -> None:
+    name = "resolve:ssm:/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
+    account.templates["lt-1"] = {"$Latest": name}
+    account.refuse["get_parameter"] = [refusal("AccessDeniedException")]
+    assert run(tmp_path, account, site)["retired"] == [OLD, OLDEST]
+    assert "get_parameter" not in account.calls

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ import pytest
 
 from clusterbox.deployment.cdk import CdkError
 from clusterbox.deployment.site import BusyError
-from clusterbox.images.context import StepFailedError
+from clusterbox.images.context import Context, StepFailedError
+from clusterbox.images.doors import open_scheduler
 from clusterbox.images.plan import Step
 from clusterbox.images.rollout import queues
-from clusterbox.site.images import ClusterPins
+from clusterbox.site.environment import Environment
+from clusterbox.site.images import ClusterPins, render_lock
 from clusterbox.site.load import Repository
 from tests.images.fake_cluster import (
     CLUSTER,
@@ -211,3 +214,76 @@ def test_killed_anywhere_and_run_again_it_ends_the_same(tmp_path: Path) -> None:
         assert fake.nodes == {}
 
     assert run_killed(make, move, check) > 20
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_another_environment_writes_meanwhile_is_not_lost(
+    fake: FakeCluster, fails: bool
+) -> None:
+    doors = fake.doors()
+
+    def deploy(context: Context, environment: Environment, cluster: str) -> None:
+        lock = Repository(fake.root).load_lock()
+        entry = lock.environments["sandbox"]["compute"].model_copy(update={"ami": "ami-0000beef"})
+        path = fake.root / "ami" / "images.lock.yaml"
+        path.write_text(render_lock(lock.with_image("sandbox", "compute", entry)))
+        fake.deploy(context, environment, cluster)
+
+    object.__setattr__(doors, "deploy", deploy)
+    if fails:
+        fake.deploy_errors = [CdkError("no such image")]
+        fake.stack["StackStatus"] = "UPDATE_ROLLBACK_COMPLETE"
+        with pytest.raises(StepFailedError, match="was not changed"):
+            queues(fake.context(), STEP, doors)
+    else:
+        queues(fake.context(), STEP, doors)
+    lock = Repository(fake.root).load_lock()
+    assert lock.environments["sandbox"]["compute"].ami == "ami-0000beef"
+    assert pins(fake).queues == ({"eco": OLD} if fails else {})
+
+
+def test_what_another_environment_writes_while_a_deployment_settles_is_not_lost(
+    fake: FakeCluster,
+) -> None:
+    fake.stack["StackStatus"] = "UPDATE_IN_PROGRESS"
+    sleep = fake.sleep
+
+    def settle(seconds: float) -> None:
+        sleep(seconds)
+        if fake.stack["StackStatus"] == "UPDATE_IN_PROGRESS":
+            lock = Repository(fake.root).load_lock()
+            found = lock.environments["sandbox"]["compute"]
+            entry = found.model_copy(update={"ami": "ami-0000beef"})
+            path = fake.root / "ami" / "images.lock.yaml"
+            path.write_text(render_lock(lock.with_image("sandbox", "compute", entry)))
+            fake.stack["StackStatus"] = "UPDATE_COMPLETE"
+
+    fake.sleep = settle  # type: ignore[method-assign]
+    move(fake)
+    lock = Repository(fake.root).load_lock()
+    assert lock.environments["sandbox"]["compute"].ami == "ami-0000beef"
+
+
+def test_of_a_cluster_that_was_left_in_part_nothing_further_is_moved(fake: FakeCluster) -> None:
+    context = fake.context(when_idle=True)
+    canary = Step(
+        id=f"queues:{CLUSTER}/other",
+        action="queues",
+        subject={"cluster": CLUSTER, "queues": "other"},
+    )
+    plan = replace(context.plan, steps=(canary, STEP))
+    left = {canary.id: {"skipped": f"left: 1 job runs on {CLUSTER}"}}
+    result = queues(replace(context, plan=plan, results=left), STEP, fake.doors())
+    assert canary.id in result["skipped"]
+    assert fake.deployments == 0
+
+
+def test_a_job_that_ended_before_it_could_be_requeued_does_not_run_twice(
+    fake: FakeCluster,
+) -> None:
+    job = fake.start_job(hours=48)
+    scheduler = open_scheduler(fake.context(), CLUSTER, fake.doors())
+    [seen] = scheduler.fetch_jobs()
+    job.state = "COMPLETED"
+    assert scheduler.requeue([seen]) == []
+    assert job.state == "COMPLETED"

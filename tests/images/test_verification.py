@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import hashlib
 import json
+import random
+import re
+import subprocess
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,6 +69,16 @@ class Remote:
             raise self.faults.pop(0)
         if "run.sh" in script:
             return self.checks or checks_output(*lines())
+        packed = base64.b64encode(gzip.compress(self.facts().encode())).decode()
+        asked = re.search(r"tail -c \+(\d+) \| head -c (\d+)", script)
+        assert asked is not None
+        start, length = int(asked[1]) - 1, int(asked[2])
+        piece = packed[start : start + length]
+        # What `clusterbox.run_command` gets through Systems Manager.
+        assert len(base64.b64encode(gzip.compress(piece.encode()))) < 24_000
+        return piece
+
+    def facts(self) -> str:
         release = {"bundle": plan_image().bundle, "packages": DIGEST, "steps": {}, **self.release}
         return "\n".join(
             [
@@ -131,6 +147,43 @@ def test_advisories_of_the_record_are_passed_on(remote: Remote) -> None:
     assert run(make_world())["advisories"] == remote.release["advisories"]
 
 
+def advisories(count: int) -> list[dict[str, Any]]:
+    """Return advisories such as Amazon Linux has, some hundreds of which hold on an image."""
+    chance = random.Random(1)  # noqa: S311 - not for security
+    return [
+        {
+            "id": f"ALAS2023-2026-{number:04}",
+            "severity": "important",
+            "cves": [f"CVE-2026-{chance.randint(1000, 60000)}" for _ in range(8)],
+            "packages": [f"package{chance.randint(1, 10**6)}-1.0-1.x86_64" for _ in range(4)],
+        }
+        for number in range(count)
+    ]
+
+
+def test_a_record_that_is_more_than_one_command_returns_is_read_whole(remote: Remote) -> None:
+    remote.release = {"advisories": {"installed": advisories(500), "available": []}}
+    assert run(make_world())["advisories"] == remote.release["advisories"]
+    assert len([script for script in remote.scripts if "run.sh" not in script]) > 2
+
+
+def test_the_pieces_that_a_machine_prints_are_the_record(tmp_path: Path) -> None:
+    record = {"advisories": {"installed": advisories(300), "available": []}}
+    (tmp_path / "image-release.json").write_text(f"{json.dumps(record)}\n")
+    (tmp_path / "image-packages.txt").write_text("".join(f"{line}\n" for line in PACKAGES))
+
+    class Bash:
+        def run(self, script: str, *, timeout_seconds: float) -> str:
+            here = script.replace("/etc/clusterbox", str(tmp_path))
+            return subprocess.run(
+                ["bash", "-c", here], check=True, capture_output=True, text=True
+            ).stdout
+
+    facts = module._read_facts(make_context(make_world()), Bash())
+    assert facts.release == record
+    assert facts.packages_digest == DIGEST
+
+
 def test_a_check_that_does_not_hold_fails_the_image(remote: Remote) -> None:
     world = make_world()
     bad = {"check": "units", "ok": False, "detail": "node-exporter.service is not there"}
@@ -182,7 +235,7 @@ def test_what_differs_from_definition_plan_or_record_fails_the_image(
 def test_a_kernel_above_the_cap_fails_the_image(kernel: str, ok: bool, remote: Remote) -> None:
     policy = KernelPolicy(policy="capped", newest="6.1.150", reason="Lustre")
     remote.kernel = kernel
-    facts = parse_facts(remote.run("", timeout_seconds=1))
+    facts = parse_facts(remote.facts())
     capped = COMPUTE.model_copy(update={"kernel": policy})
     checks = {check.check: check.ok for check in module.compare(facts, capped, plan_image())}
     assert checks["definition-kernel"] is ok
