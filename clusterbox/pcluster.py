@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import tempfile
 import time
@@ -149,7 +150,7 @@ class Pcluster:
         """
         self._require()
         return subprocess.run(
-            [str(self.python), *words],
+            [*_dying_with_its_parent(), str(self.python), *words],
             env=dict(self.environment),
             input=stdin,
             capture_output=True,
@@ -222,3 +223,12 @@ def _render_refusal(answer: Mapping[str, Any]) -> str:
         for found in answer.get("configurationValidationErrors") or ()
     ]
     return f"{answer.get('message', answer)}{''.join(details)}"
+
+
+def _dying_with_its_parent() -> list[str]:
+    """Return what starts a process that ends when this one is killed, where this system can.
+
+    A `build-image` that lived on could make its stack after whoever took up the work has looked.
+    """
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []

@@ -276,7 +276,7 @@ def test_a_killed_bake_is_taken_up_and_builds_one_image(
     account.target.account.inject(HeldBuild(image=name))
     process = start_process(account, run)
     if moment == "while build-image runs":
-        # Its own process goes on after the kill, and may make the stack at any moment.
+        # Its own process ends with it, but what it asked AWS for may still happen.
         wait_for(lambda: "build-image" in children(process.pid))
     else:
         wait_for(lambda: account.stack(name) == "CREATE_IN_PROGRESS")

@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 
 from clusterbox.deployment.progress import Progress
+from clusterbox.errors import InputError
 from clusterbox.images.context import Context, Result, StepFailedError
 from clusterbox.images.execute import Execution, Run, check_world
 from clusterbox.images.plan import Action, Options, Plan, Step
@@ -174,3 +175,13 @@ def test_another_world_is_refused_with_every_difference() -> None:
     assert "lock: 1 when planned, 2 now" in text
     assert "parent of a: ami-1 when planned, nothing now" in text
     assert "live x: nothing when planned, ami-9 now" in text
+
+
+@pytest.mark.parametrize("run", ["../../2026-11-22", "$(id)", "2026-11-22\n", "", "2026-11-22/x"])
+def test_a_plan_whose_run_is_no_date_is_refused(run: str) -> None:
+    # It names files, branches, and folders on head nodes.
+    plan = Plan(
+        run=run, environment="dev", created="", options=Options(), images=(), steps=(), world={}
+    )
+    with pytest.raises(InputError, match="no date of a run"):
+        Plan.from_json(plan.to_json())
