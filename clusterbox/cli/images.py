@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clusterbox.cli import images_status
+from clusterbox.cli.ask import ask
 from clusterbox.cli.images_progress import StepsProgress, show_seconds
 from clusterbox.cli.tables import FORMATS, render_table
 
@@ -299,7 +300,7 @@ def _run(options: argparse.Namespace, root: Path) -> int:
         print_plan(plan, "table")
     clusters = only.get(options.action) != BUILDING
     question = f"Run this in account {patch_day.environment.account}?"
-    if options.target == "aws" and clusters and not _ask(question, options.yes):
+    if options.target == "aws" and clusters and not ask(question, options.yes):
         _tell("nothing was done")
         return 1
     return _execute(patch_day, plan, only.get(options.action), options.action == "run")
@@ -405,7 +406,7 @@ def _rollback(options: argparse.Namespace, root: Path) -> int:
         plan = patch_day.plan_rollback(_options(options, patch_day.environment), options.images)
         print_plan(plan, "table")
     question = f"Roll back in account {patch_day.environment.account}?"
-    if options.target == "aws" and not _ask(question, options.yes):
+    if options.target == "aws" and not ask(question, options.yes):
         _tell("nothing was done")
         return 1
     if current is not None and current.run != plan.run:
@@ -516,15 +517,3 @@ def _report(options: argparse.Namespace, root: Path) -> int:
 
 def _tell(text: str) -> None:
     sys.stderr.write(f"clusterbox: {text}\n")
-
-
-def _ask(question: str, yes: bool) -> bool:
-    """Return whether the user agrees; without a terminal only --yes is an agreement."""
-    if yes:
-        return True
-    if not sys.stdin.isatty():
-        _tell("there is no terminal to ask on; give --yes to agree")
-        return False
-    sys.stderr.write(f"{question} [y/N] ")
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in {"y", "yes"}

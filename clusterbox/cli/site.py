@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clusterbox.cli.ask import ask
 from clusterbox.cli.tables import FORMATS, render_table
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def _deploy(options: argparse.Namespace, root: Path) -> int:
     def confirm(differences: str) -> bool:
         sys.stdout.write(differences + "\n")
         environment = site.environment
-        return _ask(
+        return ask(
             f"Deploy this to account {environment.account} in {environment.region}?", options.yes
         )
 
@@ -91,7 +92,7 @@ def _destroy(options: argparse.Namespace, root: Path) -> int:
     site = _open(options, root)
 
     def confirm(what: str) -> bool:
-        return _ask(f"Remove from account {site.environment.account}: {what}?", options.yes)
+        return ask(f"Remove from account {site.environment.account}: {what}?", options.yes)
 
     if options.cluster:
         done = site.remove_cluster(options.target, options.cluster, confirm)
@@ -137,18 +138,6 @@ def _tell_times(site: Site) -> None:
     seconds = site.progress.seconds
     steps = ", ".join(f"{name} {time:.1f} s" for name, time in seconds.items())
     _tell(f"{sum(seconds.values()):.1f} s: {steps}")
-
-
-def _ask(question: str, yes: bool) -> bool:
-    """Return whether the user agrees; without a terminal only --yes is an agreement."""
-    if yes:
-        return True
-    if not sys.stdin.isatty():
-        _tell("there is no terminal to ask on; give --yes to agree")
-        return False
-    sys.stderr.write(f"{question} [y/N] ")
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
 def _tell(text: str) -> None:
