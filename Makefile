@@ -37,7 +37,7 @@ quote = '$(subst ','\'',$(1))'
 YES_FLAG := $(if $(filter 1 yes true,$(YES)),--yes)
 
 .PHONY: help setup deploy destroy show validate review post cost-report synth check format lint types test bench lock clean \
-	changed-environments identity-token slurm patch-day patch-day-run
+	changed-environments identity-token slurm patch-day patch-day-run observe-demo
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -73,6 +73,9 @@ cost-report: $(VENV_READY) ## what is there of ENV=ws-dev in TARGET=embedded|aws
 
 patch-day: setup slurm ## rehearse a patch day of CLUSTER=ws-eco-login (empty: all) of ENV=ws-dev on this machine; its page goes to OUTPUT
 	@clusterbox rehearse patch-day $(call quote,$(ENV)) $(if $(CLUSTER),--cluster $(call quote,$(CLUSTER))) $(if $(OUTPUT),--output $(call quote,$(OUTPUT)))
+
+observe-demo: setup slurm ## watch CLUSTER=ws-eco run jobs here until the mail of an alert arrives; pages in .clusterbox/rehearsals/observe
+	@clusterbox rehearse observe $(if $(filter file,$(origin CLUSTER)),ws-eco,$(call quote,$(CLUSTER)))
 
 patch-day-run: setup ## run a patch day of ENV=ws-dev on TARGET=embedded|aws, or go on with one that was cut off
 	@clusterbox patch-day run $(call quote,$(ENV)) --target $(call quote,$(TARGET)) $(YES_FLAG)

@@ -311,7 +311,7 @@ def _execute(patch_day: PatchDay, plan: Plan, only: tuple[Action, ...] | None, w
     assert isinstance(progress, StepsProgress)  # noqa: S101 - made by _open
     progress.expected = {step.id: step.expected_seconds for step in plan.steps}
     try:
-        with _ended_like_interrupted(), progress.showing():
+        with ended_like_interrupted(), progress.showing():
             outcome, record = patch_day.run(plan, only)
     except KeyboardInterrupt:
         _tell(f"interrupted; `clusterbox images run {plan.environment}` goes on with {plan.run}")
@@ -325,7 +325,7 @@ def _execute(patch_day: PatchDay, plan: Plan, only: tuple[Action, ...] | None, w
 
 
 @contextmanager
-def _ended_like_interrupted() -> Iterator[None]:
+def ended_like_interrupted() -> Iterator[None]:
     """Let SIGTERM, with which CI cancels a job, end what runs as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -32,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
         help="rehearse with this cluster only; can be repeated (default: all)",
     )
     day.set_defaults(run=_patch_day)
+    observe = actions.add_parser(
+        "observe", help="watch a cluster run jobs, until the mail of an alert has arrived"
+    )
+    observe.add_argument("cluster", help="cluster: a name in a file of environments/")
+    observe.set_defaults(run=_observe)
     parser.epilog = f"example: clusterbox {command} patch-day ws-dev"
 
 
@@ -59,6 +64,28 @@ def _patch_day(options: argparse.Namespace, root: Path) -> int:
     _tell(f"{time.monotonic() - begin:.0f} s in all; report: {done.report}")
     spared = done.job in ("COMPLETED", "RUNNING")
     return 0 if done.outcome.is_complete and spared else 1
+
+
+def _observe(options: argparse.Namespace, root: Path) -> int:
+    from clusterbox.cli.images import ended_like_interrupted
+    from clusterbox.rehearsal.observe import ALERT, FOR_SECONDS, rehearse_observe
+
+    progress = StepsProgress()
+    folder = root / ".clusterbox" / "rehearsals" / "observe"
+    begin = time.monotonic()
+    with progress.showing(), ended_like_interrupted():
+        seen = rehearse_observe(root, options.cluster, folder, progress)
+    jobs = ", ".join(f"{count} {state}" for state, count in sorted(seen.jobs.items()))
+    lines = [
+        f"jobs     {jobs}",
+        f"alerts   {', '.join(seen.alerts)}",
+        f"         {ALERT} after {FOR_SECONDS} s here; after {seen.rule_for} at the site",
+        f"mail     {seen.mail['Subject']}, to {seen.mail['To']}",
+        *(f"page     {page}" for page in seen.pages),
+    ]
+    sys.stdout.write("\n".join(lines) + "\n")
+    _tell(f"{time.monotonic() - begin:.0f} s in all; nothing of it runs any more")
+    return 0
 
 
 def _tell(text: str) -> None:
