@@ -101,6 +101,6 @@ def test_a_plan_with_an_unknown_action_is_none() -> None:
 
 def test_a_cancelled_job_of_ci_ends_like_an_interrupted_command() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), images._ended_like_interrupted():
+    with pytest.raises(KeyboardInterrupt), images.ended_like_interrupted():
         os.kill(os.getpid(), signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) == before
