@@ -1,7 +1,7 @@
 # The targets that people, hooks and CI share. `make help` lists them.
 ENV      ?= ws-dev
-# The one with login nodes, so that a rehearsal shows every kind of step in two minutes.
-CLUSTER  ?= $(if $(filter ws-dev,$(ENV)),ws-eco-login)
+# A rehearsal with one cluster takes two minutes; ws-eco-login has a pool of login nodes too.
+CLUSTER  ?= $(if $(filter ws-dev,$(ENV)),ws-eco)
 TARGET   ?= embedded
 PYTHON   ?= python3
 YES      ?=
@@ -71,11 +71,11 @@ cost-report: $(VENV_READY) ## what is there of ENV=ws-dev in TARGET=embedded|aws
 	@clusterbox costs report --environment $(call quote,$(ENV)) --target $(call quote,$(TARGET)) --format html \
 	  --output $(call quote,$(or $(OUTPUT),.clusterbox/costs/report.html))
 
-patch-day: setup slurm ## rehearse a patch day of CLUSTER=ws-eco-login (empty: all) of ENV=ws-dev on this machine; its page goes to OUTPUT
+patch-day: setup slurm ## rehearse a patch day of CLUSTER=ws-eco (empty: all) of ENV=ws-dev on this machine; its page goes to OUTPUT
 	@clusterbox rehearse patch-day $(call quote,$(ENV)) $(if $(CLUSTER),--cluster $(call quote,$(CLUSTER))) $(if $(OUTPUT),--output $(call quote,$(OUTPUT)))
 
 observe-demo: setup slurm ## watch CLUSTER=ws-eco run jobs here until the mail of an alert arrives; pages in .clusterbox/rehearsals/observe
-	@clusterbox rehearse observe $(if $(filter file,$(origin CLUSTER)),ws-eco,$(call quote,$(CLUSTER)))
+	@clusterbox rehearse observe $(call quote,$(or $(CLUSTER),ws-eco))
 
 patch-day-run: setup ## run a patch day of ENV=ws-dev on TARGET=embedded|aws, or go on with one that was cut off
 	@clusterbox patch-day run $(call quote,$(ENV)) --target $(call quote,$(TARGET)) $(YES_FLAG)

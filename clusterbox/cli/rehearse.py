@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -44,6 +45,8 @@ def _patch_day(options: argparse.Namespace, root: Path) -> int:
     from clusterbox.cli.images import print_plan
     from clusterbox.rehearsal.patch_day import rehearse_patch_day
 
+    # How long the account's stand-in of Image Builder takes; it is read when the account starts.
+    os.environ.setdefault("CLUSTERBOX_IMAGE_BUILD_SECONDS", "2")
     progress = StepsProgress()
     folder = root / ".clusterbox" / "rehearsals" / "patch-day"
     report = options.output or folder.parent / f"patch-day-{options.environment}.html"
