@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from clusterbox.files import write_whole
 from clusterbox.images.lease import LeaseLostError
 from clusterbox.images.plan import Plan
 from clusterbox.site.environment import Environment
@@ -77,9 +78,7 @@ class Store:
         """Keep the plan of a run that begins."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{plan.run}.plan.json"
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        beside.write_text(plan.to_json(), encoding="utf-8")
-        beside.replace(path)
+        write_whole(path, plan.to_json())
         self.put(f"{plan.run}/plan.json", plan.to_json())
 
     def put(self, name: str, text: str) -> None:
@@ -190,9 +189,7 @@ class Record:
         return self.store.folder / f"{self.run}.jsonl"
 
     def _rewrite(self) -> None:
-        beside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        beside.write_text(self.text(), encoding="utf-8")
-        beside.replace(self._path)
+        write_whole(self._path, self.text())
 
 
 def done_results(events: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

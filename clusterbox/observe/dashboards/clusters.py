@@ -72,7 +72,7 @@ SITE = Dashboard(
                     (Query(f"sum(slurm_queue_pending{{{_C}}})", "waiting"),),
                     "short",
                     rising(1_000, 10_000),
-                    "Without those that wait for other jobs; tasks of job arrays each count.",
+                    "Also those that wait for other jobs; tasks of job arrays each count.",
                     width=4,
                     height=5,
                 ),

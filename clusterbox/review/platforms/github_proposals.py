@@ -9,14 +9,14 @@ these permissions of a fine-grained token. A pull request of a `GITHUB_TOKEN` st
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 from typing import Any
 
 from clusterbox.errors import ClusterboxError
 from clusterbox.review.platforms.github import GitHubRepository
-from clusterbox.review.platforms.http import Clock, RefusedError, UnsureError
-from clusterbox.review.platforms.proposals import Proposal, Proposals, Proposed, check_commit
+from clusterbox.review.platforms.http import Clock, RefusedError
+from clusterbox.review.platforms.proposals import Proposal, Proposals, check_commit
 
 _REASONS = {
     401: "the token is not valid or has expired; give the job GITHUB_TOKEN: ${{ github.token }}",
@@ -44,27 +44,14 @@ class GitHubProposals(Proposals):
         self._owner = place.name.partition("/")[0]
         self._session = place.session
 
-    def propose(self, proposal: Proposal) -> Proposed | None:
-        """Make the branch hold the files, and its pull request say the text."""
-        with _explained("take the change as a pull request"):
-            committed = self._commit(proposal)
-            if committed is None:
-                return None
-            for attempt in count(1):
-                found = self._find(proposal.branch)
-                if found is not None:
-                    return Proposed(self._update(found, proposal), committed, opened=False)
-                try:
-                    return Proposed(self._open(proposal), committed, opened=True)
-                except UnsureError as error:
-                    # It may have been opened all the same, so it is looked for again.
-                    self._session.wait(attempt, str(error))
-                except RefusedError as error:
-                    # 422 is GitHub's word for one that exists, among others.
-                    if error.status != 422 or "already exists" not in str(error):
-                        raise
-                    self._session.wait(attempt, str(error))
-        raise AssertionError("unreachable: wait() ends the attempts")
+    def _explained(self) -> AbstractContextManager[None]:
+        """Return a block in which the platform's refusals become reasons for people."""
+        return _explained("take the change as a pull request")
+
+    def _is_open_already(self, error: RefusedError) -> bool:
+        """Return whether a refusal says that another request of this branch is open."""
+        # 422 is GitHub's word for one that exists, among others.
+        return error.status == 422 and "already exists" in str(error)
 
     def _commit(self, proposal: Proposal) -> bool | None:
         """Return whether a commit was added; None where there is nothing to propose."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 from clusterbox.errors import ClusterboxError
 from clusterbox.review.platforms.gitlab import TOKEN, GitLabProject, escape_quick_actions
 from clusterbox.review.platforms.http import Clock, RefusedError, UnsureError
-from clusterbox.review.platforms.proposals import Proposal, Proposals, Proposed, check_commit
+from clusterbox.review.platforms.proposals import Proposal, Proposals, check_commit
 
 _REASONS = {
     401: (
@@ -42,27 +42,14 @@ class GitLabProposals(Proposals):
         self._address = place.address
         self._session = place.session
 
-    def propose(self, proposal: Proposal) -> Proposed | None:
-        """Make the branch hold the files, and its merge request say the text."""
-        with _explained("take the change as a merge request"):
-            committed = self._commit(proposal)
-            if committed is None:
-                return None
-            for attempt in count(1):
-                found = self._find(proposal.branch)
-                if found is not None:
-                    return Proposed(self._update(found, proposal), committed, opened=False)
-                try:
-                    return Proposed(self._open(proposal), committed, opened=True)
-                except UnsureError as error:
-                    # It may have been opened all the same, so it is looked for again.
-                    self._session.wait(attempt, str(error))
-                except RefusedError as error:
-                    # 409 says that another one of this branch is open.
-                    if error.status != 409:
-                        raise
-                    self._session.wait(attempt, str(error))
-        raise AssertionError("unreachable: wait() ends the attempts")
+    def _explained(self) -> AbstractContextManager[None]:
+        """Return a block in which the platform's refusals become reasons for people."""
+        return _explained("take the change as a merge request")
+
+    def _is_open_already(self, error: RefusedError) -> bool:
+        """Return whether a refusal says that another request of this branch is open."""
+        # 409 says that another one of this branch is open.
+        return error.status == 409
 
     def _commit(self, proposal: Proposal) -> bool | None:
         """Return whether a commit was added; None where there is nothing to propose."""

@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
 
 from clusterbox.errors import InputError
+from clusterbox.review.platforms.http import RefusedError, Session, UnsureError
 
 # The names of branches that git takes everywhere, and that need no quoting in an address
 # (git-check-ref-format).
@@ -55,7 +59,8 @@ class Proposed:
 class Proposals(ABC):
     """Where a repository takes proposals, as the user whose token it is."""
 
-    @abstractmethod
+    _session: Session
+
     def propose(self, proposal: Proposal) -> Proposed | None:
         """Make the branch hold the files, and its request say the text.
 
@@ -65,6 +70,48 @@ class Proposals(ABC):
         a conflict. Returns None where that commit has the files already: there is nothing to
         propose. Raises ClusterboxError for what the platform refuses.
         """
+        with self._explained():
+            committed = self._commit(proposal)
+            if committed is None:
+                return None
+            for attempt in count(1):
+                found = self._find(proposal.branch)
+                if found is not None:
+                    return Proposed(self._update(found, proposal), committed, opened=False)
+                try:
+                    return Proposed(self._open(proposal), committed, opened=True)
+                except UnsureError as error:
+                    # It may have been opened all the same, so it is looked for again.
+                    self._session.wait(attempt, str(error))
+                except RefusedError as error:
+                    if not self._is_open_already(error):
+                        raise
+                    self._session.wait(attempt, str(error))
+        raise AssertionError("unreachable: wait() ends the attempts")
+
+    @abstractmethod
+    def _explained(self) -> AbstractContextManager[None]:
+        """Return a block in which the platform's refusals become reasons for people."""
+
+    @abstractmethod
+    def _commit(self, proposal: Proposal) -> bool | None:
+        """Return whether a commit was added; None where there is nothing to propose."""
+
+    @abstractmethod
+    def _find(self, branch: str) -> Mapping[str, Any] | None:
+        """Return the open request of a branch."""
+
+    @abstractmethod
+    def _open(self, proposal: Proposal) -> str:
+        """Open a request and return its URL; raises UnsureError and RefusedError."""
+
+    @abstractmethod
+    def _update(self, found: Mapping[str, Any], proposal: Proposal) -> str:
+        """Make an open request say the text, and return its URL."""
+
+    @abstractmethod
+    def _is_open_already(self, error: RefusedError) -> bool:
+        """Return whether a refusal says that another request of this branch is open."""
 
 
 def check_commit(variable: str, commit: str) -> str:
